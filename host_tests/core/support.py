@@ -1,0 +1,126 @@
+"""
+What the core's tests need on every runtime: a folder, and ports that obey the test.
+
+With POSTCACHE_TEST_FS=lfs2 or fat, MicroPython's folders lie on a real littlefs or FAT in RAM.
+"""
+
+import os
+import sys
+
+MICROPYTHON = sys.implementation.name == "micropython"
+_made = 0
+
+
+class RamBlocks:
+    """A block device in RAM, as MicroPython's file systems want it."""
+
+    def __init__(self, size, count):
+        self._size = size
+        self._data = bytearray(b"\xff" * (size * count))
+
+    def readblocks(self, block, buffer, offset=0):
+        at = block * self._size + offset
+        buffer[:] = self._data[at : at + len(buffer)]
+
+    def writeblocks(self, block, buffer, offset=None):
+        at = block * self._size + (offset or 0)
+        self._data[at : at + len(buffer)] = buffer
+
+    def ioctl(self, op, arg):
+        if op == 4:
+            return len(self._data) // self._size
+        if op == 5:
+            return self._size
+        return 0  # init, deinit, sync, erase
+
+
+def _mount(kind):
+    if kind == "lfs2":
+        device = RamBlocks(4096, 128)
+        os.VfsLfs2.mkfs(device, progsize=32, readsize=32)
+        vfs = os.VfsLfs2(device, progsize=32, readsize=32)
+    else:
+        device = RamBlocks(512, 1024)
+        os.VfsFat.mkfs(device)
+        vfs = os.VfsFat(device)
+    os.mount(vfs, "/ram")
+
+
+def folder():
+    """Return the path of a folder that does not exist yet, on a file system that does."""
+    global _made
+    _made += 1
+    kind = os.getenv("POSTCACHE_TEST_FS") if MICROPYTHON else None
+    if kind in ("lfs2", "fat"):
+        if _made == 1:
+            _mount(kind)
+        return "/ram/log%d" % _made
+    base = os.getenv("POSTCACHE_TEST_DIR")
+    if not base:
+        import tempfile
+
+        base = tempfile.mkdtemp()
+    return "%s/log%d" % (base, _made)
+
+
+def raises(kind, call, *args, **kwargs):
+    """Call, and return the exception of `kind` that must come out."""
+    try:
+        call(*args, **kwargs)
+    except kind as e:
+        return e
+    raise AssertionError("%s was not raised" % kind)
+
+
+class Clock:
+    """A clock that stands still until it is told."""
+
+    def __init__(self):
+        self.now = 0
+
+    def ticks_ms(self):
+        return self.now
+
+
+class Http:
+    """
+    A server that is a Python object.
+
+    `answers` are played in turn: an int (a status), a tuple (status, headers), or an exception to
+    raise; then `default`. `posts` lists what arrived: (headers, body); `taken` what got a 200.
+    """
+
+    def __init__(self, *answers, default=200):
+        self.answers = list(answers)
+        self.default = default
+        self.posts = []
+        self.taken = []
+        self.timeouts = []
+
+    def post(self, url, headers, chunks, timeout):
+        body = b"".join([bytes(chunk) for chunk in chunks])
+        assert headers["Content-Length"] == str(len(body))
+        self.posts.append((dict(headers), body))
+        self.timeouts.append(timeout)
+        answer = self.answers.pop(0) if self.answers else self.default
+        if isinstance(answer, Exception):
+            raise answer
+        if answer == 200:
+            self.taken.append(self.posts[-1])
+        return answer if isinstance(answer, tuple) else (answer, {})
+
+    def lines(self):
+        """What an exactly-once receiver holds: the records, in order."""
+        import json
+
+        highest = 0
+        lines = []
+        for headers, body in self.taken:
+            first = int(headers["Postcache-First"])
+            records = json.loads(body)["lines"]
+            assert len(records) == int(headers["Postcache-Last"]) - first + 1
+            for i, record in enumerate(records):
+                if first + i > highest:
+                    highest = first + i
+                    lines.append(record)
+        return lines

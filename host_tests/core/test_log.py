@@ -1,0 +1,464 @@
+"""The log on real file systems: order, numbers, damage, space, and what opening does."""
+
+import os
+
+from postcache.line import encode
+from postcache.log import Log
+from postcache.ports import SEGMENT, Directory
+from support import folder, raises
+
+
+def open_log(path, **kwargs):
+    return Log(Directory(path), **kwargs)
+
+
+def records(log, position=None):
+    return list(log.read(position))
+
+
+def numbers(log):
+    return [seq for seq, _ in log.read(None)]
+
+
+def put(path, name, data):
+    with open(path + "/" + name, "wb") as f:
+        f.write(data)
+
+
+def get(path, name):
+    with open(path + "/" + name, "rb") as f:
+        return f.read()
+
+
+def segments(path):
+    return sorted([name for name in os.listdir(path) if name.endswith(".log")])
+
+
+def filled(path, n, **kwargs):
+    """A closed log with records 1..n of 100 bytes each."""
+    log = open_log(path, **kwargs)
+    for i in range(1, n + 1):
+        assert log.append([b'"%098d"' % i]) == i
+    log.close()
+
+
+def test_records_come_out_in_order_with_their_numbers():
+    log = open_log(folder())
+    assert [log.append([b"%d" % i]) for i in (10, 20, 30)] == [1, 2, 3]
+    assert log.append([b"40", b"50"]) == 5
+    assert records(log) == [(1, b"10"), (2, b"20"), (3, b"30"), (4, b"40"), (5, b"50")]
+    assert len(log) == 5
+    log.close()
+
+
+def test_what_was_appended_is_there_after_reopening():
+    path = folder()
+    filled(path, 7)
+    log = open_log(path)
+    assert numbers(log) == [1, 2, 3, 4, 5, 6, 7]
+    assert log.append([b"8"]) == 8
+    assert records(log)[7:] == [(8, b"8")]
+    log.close()
+
+
+def test_many_short_lives_stay_in_one_file():
+    path = folder()
+    for i in range(20):
+        log = open_log(path)
+        assert log.append([b"1"]) == i + 1
+        log.close()
+    assert segments(path) == ["0000000001.log"]
+
+
+def test_a_full_file_is_left_alone_and_the_next_is_named_by_its_first_number():
+    path = folder()
+    filled(path, 200, max_bytes=65536)  # 8192 bytes a segment
+    names = segments(path)
+    assert len(names) > 2
+    for name in names:
+        content = get(path, name)
+        assert len(content) <= 8192
+        assert int(content.split(b" ")[1]) == int(name[:-4])
+    log = open_log(path, max_bytes=65536)
+    assert numbers(log) == list(range(1, 201))
+    log.close()
+
+
+def test_acknowledged_records_do_not_come_back_and_their_segments_go():
+    path = folder()
+    filled(path, 200, max_bytes=65536)
+    log = open_log(path, max_bytes=65536)
+    log.ack(1, 150, 0)
+    assert numbers(log) == list(range(151, 201))
+    assert int(segments(path)[0][:-4]) <= 151
+    log.close()
+    log = open_log(path)
+    assert numbers(log) == list(range(151, 201))
+    assert len(log) == 50
+    log.close()
+
+
+def test_numbers_are_not_reused_when_everything_was_delivered():
+    path = folder()
+    filled(path, 5)
+    log = open_log(path)
+    stream = log.stream
+    log.ack(1, 5, 0)
+    log.close()
+    for name in segments(path):
+        os.remove(path + "/" + name)
+    log = open_log(path)
+    assert log.stream == stream
+    assert log.append([b"6"]) == 6
+    log.close()
+
+
+def test_numbers_in_flight_are_not_reused_when_their_records_are_lost():
+    path = folder()
+    filled(path, 5)
+    log = open_log(path)
+    log.freeze(5)
+    log.close()
+    put(path, segments(path)[0], b"")
+    log = open_log(path)
+    assert log.append([b"6"]) == 6
+    log.close()
+
+
+def test_a_lost_cursor_costs_duplicates_under_a_new_stream_never_records():
+    path = folder()
+    filled(path, 200, max_bytes=65536)
+    log = open_log(path)
+    stream = log.stream
+    log.ack(1, 150, 0)
+    left = int(segments(path)[0][:-4])
+    log.close()
+    for name in ("cursor-a", "cursor-b"):
+        put(path, name, b"\x00" * 50)
+    log = open_log(path)
+    assert log.stream != stream and len(log.stream) == 16
+    assert numbers(log) == list(range(left, 201))
+    assert log.damaged == 2
+    log.close()
+
+
+def test_one_damaged_cursor_costs_one_step_at_most():
+    for name in ("cursor-a", "cursor-b"):
+        path = folder()
+        filled(path, 5)
+        log = open_log(path)
+        stream = log.stream
+        log.ack(1, 2, 3)
+        log.ack(3, 3, 0)
+        log.close()
+        put(path, name, b"garbage")
+        log = open_log(path)
+        assert log.stream == stream
+        assert numbers(log) in ([3, 4, 5], [4, 5])
+        # The next write must not hit the only copy that is whole.
+        log.ack(4, 4, 0)
+        log.close()
+        log = open_log(path)
+        assert log.stream == stream and numbers(log) == [5]
+        log.close()
+
+
+def test_a_newer_format_is_refused_in_a_sentence_and_not_touched():
+    path = folder()
+    filled(path, 3)
+    put(path, "cursor-a", encode(99, b'[2, "0123456789abcdef", {"new": 1}]'))
+    before = [(name, get(path, name)) for name in sorted(os.listdir(path)) if name != "lock"]
+    fs = Directory(path)
+    e = raises(OSError, Log, fs)
+    fs.close()
+    assert "newer" in str(e) and "2" in str(e)
+    after = [(name, get(path, name)) for name in sorted(os.listdir(path)) if name != "lock"]
+    assert before == after
+
+
+def test_one_damaged_line_costs_one_record():
+    for victim in (1, 3, 5):
+        path = folder()
+        filled(path, 5)
+        name = segments(path)[0]
+        lines = get(path, name).split(b"\n")
+        lines[victim - 1] = lines[victim - 1].replace(b"0", b"x")
+        put(path, name, b"\n".join(lines))
+        log = open_log(path)
+        assert numbers(log) == [n for n in range(1, 6) if n != victim]
+        seq = log.append([b"6"])
+        assert seq == 6 if victim < 5 else seq > 5
+        assert records(log)[-1] == (seq, b"6")
+        log.close()
+
+
+def test_damage_is_counted_once_however_often_it_is_read():
+    path = folder()
+    filled(path, 5)
+    name = segments(path)[0]
+    lines = get(path, name).split(b"\n")
+    lines[2] = lines[2].replace(b"0", b"x")
+    put(path, name, b"\n".join(lines))
+    log = open_log(path)
+    for _ in range(3):
+        assert numbers(log) == [1, 2, 4, 5]
+    assert log.damaged == 1
+    log.close()
+
+
+def test_a_torn_tail_is_passed_over_and_takes_no_neighbour_along():
+    path = folder()
+    filled(path, 3)
+    name = segments(path)[0]
+    whole = get(path, name)
+    third = whole.rfind(b"\n", 0, len(whole) - 1) + 1
+    for cut in range(third, len(whole)):
+        put(path, name, whole[:cut])
+        for other in segments(path):
+            if other != name:
+                os.remove(path + "/" + other)
+        log = open_log(path)
+        assert numbers(log) == [1, 2]
+        seq = log.append([b"4"])
+        assert seq >= 3
+        assert records(log)[2:] == [(seq, b"4")]
+        log.close()
+        log = open_log(path)
+        assert [n for n, _ in log.read(None)] == [1, 2, seq]
+        log.close()
+
+
+def test_numbers_that_a_caller_may_hold_are_not_reused_after_damage():
+    path = folder()
+    filled(path, 5)
+    name = segments(path)[0]
+    # The last three lines are gone, newlines and all.
+    data = get(path, name)
+    at = 0
+    for _ in range(2):
+        at = data.find(b"\n", at) + 1
+    put(path, name, data[:at] + b"\xff" * (len(data) - at))
+    log = open_log(path)
+    assert log.append([b"new"]) > 5
+    log.close()
+
+
+def test_a_line_out_of_place_is_not_believed():
+    # Old content of a reused cluster (FAT) has a good checksum and a number that is not its turn.
+    path = folder()
+    filled(path, 3)
+    name = segments(path)[0]
+    put(path, name, get(path, name) + encode(2, b'"stale"') + encode(4, b'"good"'))
+    log = open_log(path)
+    assert numbers(log) == [1, 2, 3, 4]
+    assert records(log)[1][1] != b'"stale"'
+    log.close()
+
+
+def test_what_a_failed_write_left_behind_is_hidden_by_the_next_file():
+    path = folder()
+    filled(path, 3)
+    name = segments(path)[0]
+    # Record 4 was written whole, then its sync failed: its caller got an error, and number 4 went
+    # to another record, in the next file.
+    put(path, name, get(path, name) + encode(4, b'"failed"'))
+    put(path, "0000000004.log", encode(4, b'"stored"') + encode(5, b'"5"'))
+    log = open_log(path)
+    assert records(log)[3:] == [(4, b'"stored"'), (5, b'"5"')]
+    log.close()
+
+
+def test_opening_succeeds_on_any_bytes():
+    for junk in (b"", b"\x00" * 3000, b"\xff" * 5000, b"\n" * 100, b"x" * 9000, b"1 2 3\n" * 50):
+        for name in ("0000000001.log", "0000000003.log", "cursor-a", "cursor-b"):
+            path = folder()
+            filled(path, 2)
+            put(path, name, junk)
+            log = open_log(path)
+            seq = log.append([b'"after"'])
+            assert records(log)[-1] == (seq, b'"after"')
+            log.close()
+
+
+def test_strangers_files_are_left_alone():
+    path = folder()
+    filled(path, 2)
+    names = (
+        "notes.txt",
+        "1.log",
+        "000000000x.log",
+        "0000000000.log",
+        ".log",
+        "backup",
+        "-000000001.log",
+    )
+    for name in names:
+        put(path, name, b"mine")
+    log = open_log(path)
+    log.append([b"3"])
+    log.ack(1, 3, 0)
+    log.close()
+    for name in names:
+        assert get(path, name) == b"mine"
+
+
+def test_full_the_oldest_segment_is_dropped_and_counted():
+    path = folder()
+    log = open_log(path, max_bytes=16384)  # 2048 bytes a segment
+    for i in range(1, 501):
+        log.append([b'"%098d"' % i])
+    size = sum([len(get(path, name)) for name in os.listdir(path)])
+    assert size <= 16384
+    left = numbers(log)
+    assert left == list(range(left[0], 501))
+    assert len(left) > 80  # of about 140 that fit
+    assert log.dropped == left[0] - 1
+    log.close()
+    log = open_log(path, max_bytes=16384)
+    assert numbers(log) == left
+    assert log.dropped == left[0] - 1  # also after a reboot
+    log.close()
+
+
+def test_what_is_delivered_is_not_counted_as_dropped():
+    path = folder()
+    log = open_log(path, max_bytes=16384)
+    for i in range(1, 501):
+        log.append([b'"%098d"' % i])
+        log.ack(i, i, 0)
+    assert log.dropped == 0
+    assert len(segments(path)) == 1
+    log.close()
+
+
+def test_dropped_while_it_was_on_its_way_and_then_delivered_is_not_dropped():
+    log = open_log(folder(), max_bytes=16384)
+    for i in range(1, 11):
+        log.append([b'"%098d"' % i])
+    log.freeze(10)
+    for i in range(11, 301):
+        log.append([b'"%098d"' % i])
+    dropped = log.dropped
+    assert dropped > 10
+    log.ack(1, 10, 0)
+    assert log.dropped == dropped - 10
+    log.close()
+
+
+def test_a_position_goes_on_where_a_reader_stopped():
+    path = folder()
+    filled(path, 200, max_bytes=65536)
+    log = open_log(path, max_bytes=65536)
+    position = None
+    seen = []
+    while True:
+        reader = log.read(position)
+        n = 0
+        for seq, _ in reader:
+            if n == 7:  # this one is seen and not taken
+                break
+            seen.append(seq)
+            n += 1
+        reader.close()
+        if not n:
+            break
+        position = log.position(seen[-1])
+    assert seen == list(range(1, 201))
+    log.append([b"201"])
+    assert records(log, position) == [(201, b"201")]
+    log.close()
+
+
+class Counting:
+    """A Directory that counts the bytes that are read through it."""
+
+    def __init__(self, fs):
+        self._fs = fs
+        self.read = 0
+        self.calls = 0
+
+    def open(self, name, mode):
+        self.calls += 1
+        f = self._fs.open(name, mode)
+        if mode != "rb":
+            return f
+        counting = self
+
+        class Reader:
+            def __enter__(self):
+                return self
+
+            def __exit__(self, *args):
+                f.close()
+
+            def seek(self, at):
+                f.seek(at)
+
+            def read(self, n):
+                data = f.read(n)
+                counting.read += len(data)
+                return data
+
+            def readline(self, n):
+                data = f.readline(n)
+                counting.read += len(data)
+                return data
+
+        return Reader()
+
+    def __getattr__(self, name):
+        return getattr(self._fs, name)
+
+
+def test_opening_reads_the_cursor_and_the_end_of_the_newest_file_only():
+    path = folder()
+    filled(path, 40, max_bytes=65536)
+    fs = Counting(Directory(path))
+    Log(fs, 65536).close()
+    few, few_calls = fs.read, fs.calls
+    log = open_log(path, max_bytes=65536)
+    for i in range(400):
+        log.append([b'"%098d"' % i])
+    log.close()
+    fs = Counting(Directory(path))
+    Log(fs, 65536).close()
+    assert fs.read <= few + 100 and fs.calls == few_calls
+    assert few <= 2048 + 2 * 128
+
+
+def test_the_longest_record_fits_and_comes_back():
+    log = open_log(folder())
+    payload = b'"' + b"x" * (log.max_record - 2) + b'"'
+    assert log.max_record > SEGMENT - 40
+    log.append([b"1"])
+    log.append([payload])
+    log.append([b"3"])
+    assert [p for _, p in log.read(None)] == [b"1", payload, b"3"]
+    log.close()
+
+
+def test_a_second_owner_is_refused_and_a_later_one_is_not():
+    path = folder()
+    log = open_log(path)
+    e = raises(OSError, Directory, path)
+    assert e.errno == 16 or "use" in str(e)
+    log.close()
+    open_log(path).close()
+
+
+def test_a_file_in_the_way_is_named_and_not_touched():
+    path = folder()
+    fs = Directory(path)
+    put(path, "cache.db", b"SQLite format 3\x00")
+    e = raises(OSError, Directory, path + "/cache.db")
+    assert "cache.db" in str(e)
+    assert get(path, "cache.db") == b"SQLite format 3\x00"
+    fs.close()
+
+
+def test_missing_parents_are_made():
+    path = folder() + "/a/b"
+    log = open_log(path)
+    log.append([b"1"])
+    log.close()
+    assert "0000000001.log" in os.listdir(path)

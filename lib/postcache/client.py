@@ -1,0 +1,252 @@
+"""
+POSTCache: the public face of the outbox.
+
+A program says `add_request(reading)`. When that returns, the reading is on flash; when the link is
+there, it is on the server.
+"""
+
+from .log import Log
+from .outbox import Outbox
+from .ports import Clock, Directory, Group, Http, Lock, Worker, dumps
+
+# Beginnings of the header names that are set here, in lower case.
+_RESERVED = ("content-", "transfer", "host", "idempote", "postcach")
+
+
+class POSTCache:
+    """
+    Keeps records on flash until an HTTP server has them.
+
+    Args:
+        http_endpoint: str, the URL that batches are POSTed to. None: store only; a later instance
+            with an endpoint delivers what is there.
+        cache_path: str, the log's own directory; made if missing. A file there is left alone.
+        async_interval: seconds between rounds of sending, a number > 0. None: each add_request
+            tries to send. With a number CPython sends in a daemon thread; MicroPython sends inside
+            add_request, poll() and run(), when it is time.
+        top_level_attributes: dict, sent with every batch beside the records.
+        upload_limit: int >= 1, records in a batch at most.
+        data_key: str, the name of the list of records in a batch.
+        check_same_thread: taken for compatibility; any thread may add.
+        headers: dict of str, sent with every request.
+        timeout: seconds for one HTTP exchange, > 0.
+        max_bytes: int >= 4096, flash that the records may take; full, it drops the oldest segment.
+            None: half of what is free, at most 1 GiB (2 MiB on MicroPython).
+        http, clock: ports of your own; see `postcache.ports`.
+
+    Raises ValueError for a bad argument, OSError when the directory cannot be used: not writable,
+    a file, in use by another instance, or written by a newer version.
+    """
+
+    def __init__(
+        self,
+        http_endpoint,
+        cache_path,
+        async_interval=None,
+        top_level_attributes=None,
+        upload_limit=500,
+        data_key="lines",
+        check_same_thread=True,
+        *,
+        headers=None,
+        timeout=10,
+        max_bytes=None,
+        http=None,
+        clock=None,
+    ):
+        if not (
+            isinstance(data_key, str)
+            and timeout > 0
+            and upload_limit >= 1
+            and (max_bytes is None or max_bytes >= 4096)
+            and (async_interval is None or async_interval > 0)
+        ):
+            raise ValueError("timeout, async_interval, upload_limit, max_bytes or data_key")
+        fields = {"Content-Type": "application/json"}
+        for name, value in (headers or {}).items():
+            text = name + value
+            if min(text) < " " or max(text) > "~" or name.lower()[:8] in _RESERVED:
+                raise ValueError("bad header " + name)
+            fields[name] = value
+        # Text of its own: a dict that the caller changes later would change the bytes of a retry.
+        rest = (top_level_attributes or {}).copy()
+        rest.pop(data_key, None)
+        tail = b"]," + dumps(rest)[1:] if rest else b"]}"
+        self._outbox = self._worker = self._http = None
+        self._timeout = timeout
+        self._closed = False
+        self._sync = not async_interval
+        self._sending = Lock()
+        self._clock = clock or Clock()
+        if http_endpoint is not None:
+            self._http = http or Http(http_endpoint)
+        self._fs = Directory(cache_path)
+        try:
+            self._log = log = Log(self._fs, max_bytes)
+        except BaseException:
+            self._fs.close()
+            raise
+        self._append = Group(log.append)
+        if self._http:
+            self._outbox = Outbox(
+                log,
+                self._http,
+                self._clock,
+                http_endpoint,
+                fields,
+                b"{" + dumps(data_key) + b":[",
+                tail,
+                upload_limit,
+                int((async_interval or 0) * 1000),
+            )
+            if async_interval and Worker:
+                self._worker = Worker(self._step, self.close)
+
+    def add_request(self, body, **json_dumps_kwargs):
+        """
+        Store one record; durable when this returns.
+
+        Args:
+            body: any JSON value. A str is stored as a JSON string.
+            json_dumps_kwargs: further arguments of `json.dumps`.
+
+        Returns the record's sequence number, an int >= 1: (stream, number) names it for ever.
+        Raises ValueError when `body` is no JSON, too long or the cache is closed, and OSError
+        when it could not be stored. A failure to send is not raised: the record waits.
+        """
+        payload = dumps(body, json_dumps_kwargs)
+        if self._closed:
+            raise ValueError("closed")
+        if len(payload) > self._log.max_record:
+            raise ValueError("more than %d bytes" % self._log.max_record)
+        seq = self._append((payload,))
+        if self._sync:
+            self._drain(self._timeout)
+        else:
+            self.poll()
+        return seq
+
+    def flush(self, timeout=None):
+        """
+        Try to deliver now everything that has been added so far, back-off or not.
+
+        Args:
+            timeout: seconds for the whole call; None: until it is delivered or one try fails, each
+                within the timeout of the constructor.
+
+        Returns True when nothing waits any more.
+        """
+        self._fs.check()
+        self._drain(timeout, self._log.stored)
+        return not len(self)
+
+    def poll(self):
+        """For programs with a main loop of their own: send one batch, if it is time."""
+        if not self._idle_ms() and self._sending.acquire(False):
+            try:
+                self._outbox.send(self._timeout)
+            finally:
+                self._sending.release()
+
+    def run(self):
+        """
+        For asyncio programs, a coroutine to run as a task: sends when it is time, until close().
+
+        On CPython the event loop goes on while a server is slow; on MicroPython it waits for the
+        exchange, `timeout` seconds at most.
+        """
+        from .aio import run
+
+        return run(self, self._idle_ms)
+
+    def close(self, timeout=None):
+        """
+        Deliver what waits if the server is well, then stop; what is left waits on flash.
+
+        Args:
+            timeout: seconds at most; None for the timeout of the constructor.
+        """
+        if self._closed or not self._fs.path:  # in a forked child all of this is its parent's
+            return
+        if timeout is None:
+            timeout = self._timeout
+        clock = self._clock
+        end = clock.ticks_ms() + int(timeout * 1000)
+        if self._outbox and not self._outbox.error:
+            self._drain(timeout / 2, self._log.stored)
+        self._closed = True
+        abort = getattr(self._http, "close", int)
+        if self._worker:
+            self._worker.stop(end - clock.ticks_ms(), abort)
+        abort()
+        self._log.close()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *args):
+        self.close()
+
+    def __len__(self):
+        """Records waiting. Damage that has not been read yet counts as if it were whole."""
+        return len(self._log)
+
+    @property
+    def stats(self):
+        """
+        A plain dict of what happened since this instance was made.
+
+        added, sent: records. waiting: records. retries: tries that failed.
+        status: int, the last answer, None for none. error: str, why the last try failed, or None.
+        next_try_ms: milliseconds until the next try may be made. dropped: records given up because
+        the log was full, since the stream began. rejected: records that the server refused.
+        damaged: pieces of flash that held no record where one was due. errors: failed calls of the
+        file system that cost nothing yet. stream: str. journal: str, "append".
+        """
+        from .stats import collect
+
+        return collect(self._log, self._outbox)
+
+    def _idle_ms(self):
+        """Milliseconds until poll() may have something to do; None when it never will."""
+        if self._closed:
+            return None
+        if not self._outbox or self._worker or not len(self._log):
+            return 1000
+        return self._outbox.wait_ms()
+
+    def _drain(self, timeout, goal=0):
+        """
+        Send until record `goal` is delivered, a try fails, or `timeout` seconds have gone.
+
+        Without a goal, inside add_request: until nothing waits; not during a back-off; not while
+        another thread sends, which will find this record too; and one batch more only while half
+        of the time is left, so that no exchange gets too little of it.
+        """
+        log = self._log
+        outbox = self._outbox
+        clock = self._clock
+        end = timeout and clock.ticks_ms() + int(timeout * 1000)
+        least = 0
+        while outbox and log.acked < (goal or log.stored) and (goal or not outbox.wait_ms()):
+            left = self._timeout
+            if end:
+                left = min(left, (end - clock.ticks_ms()) / 1000)
+            if left <= least or self._closed:
+                return
+            if not goal:
+                least = left / 2
+            if not self._sending.acquire(goal, left if goal else -1):
+                return
+            try:
+                if not outbox.send(left):
+                    return
+            finally:
+                self._sending.release()
+
+    def _step(self):
+        """The worker's turn: everything that is due. Returns milliseconds until the next one."""
+        while not self._closed and not self._outbox.wait_ms():
+            with self._sending:
+                self._outbox.send(self._timeout)
+        return max(1, self._outbox.wait_ms())

@@ -1,0 +1,270 @@
+"""
+Log: records in, in order, durable; out again oldest first; gone once acknowledged.
+
+    <path>/
+        cursor-a cursor-b   two alternating copies: stream id, what is acknowledged, in flight
+        0000000001.log ...  segments, named by their first number; the newest is the journal
+        lock                one writer at a time (CPython)
+
+A number is given out once. It is given back only when its record's write or sync failed, so that
+nobody holds it: callers got an OSError, and only durable records are ever sent. What a failed
+write left behind has a number that the next file's name claims, and is passed over for ever.
+
+Opening reads the cursor, the names and the end of the newest file. Sealed segments are trusted
+until they are read; a line that is no record is counted and passed over.
+"""
+
+import json
+import os
+from binascii import hexlify
+
+from .journal import AppendJournal, name_of, number_of
+from .line import OVERHEAD, decode, encode
+from .ports import MAX_BYTES, SEGMENT, Lock, const
+
+_VERSION = const(1)
+_CURSORS = ("cursor-a", "cursor-b")
+# How often a segment that cannot be read is tried, each time after a back-off, before it is passed
+# over: a card that is being replugged comes back, a bad sector does not.
+_TRIES = const(9)
+
+
+class Log:
+    """
+    An append-only log in a directory.
+
+    Args:
+        fs: a `ports.Directory`, or anything with its methods.
+        max_bytes: int >= 4096, what the files may take; None for half of what is free, with a cap.
+            When it is full the oldest segment is dropped and counted.
+
+    Attributes: `stream`, str; `stored`, `acked`, `sending`: highest sequence number that is
+    durable, acknowledged, in flight; `opened`, that of `stored` when it was opened; counters
+    `dropped`, `damaged`, `errors`; `max_record`, bytes of the longest payload; `journal`.
+
+    Raises OSError when the directory cannot be used or was written by a newer version.
+    """
+
+    def __init__(self, fs, max_bytes=None):
+        self._fs = fs
+        self._max = max_bytes
+        # At most 1/8 of the space, or one drop would take most of it; at least 1/256, or the list
+        # of segments would grow with the card.
+        self._limit = min(max(SEGMENT, max_bytes // 256), max_bytes // 8) if max_bytes else SEGMENT
+        self.max_record = min(SEGMENT, self._limit) - OVERHEAD
+        self._lock = Lock()
+        self.dropped = self.damaged = self.errors = self._dropped_to = self._tries = 0
+        self._seen = (0, 0)  # damage up to this place is counted already
+        self._load()
+        firsts = []
+        for name in fs.names():
+            first = number_of(name)
+            if first > 0:
+                firsts.append(first)
+        firsts.sort()
+        self.journal = journal = AppendJournal(fs, self._limit, firsts)
+        self.stored = self.opened = max(journal.last, self.acked, self.sending)
+        if not self._generation:
+            if firsts:
+                self.acked = firsts[0] - 1
+            self._move()  # the stream has its name before its first record
+        self._clean()
+
+    def _load(self):
+        """Read the newer cursor that is whole; without one, begin a new stream."""
+        self.stream = hexlify(os.urandom(8)).decode()
+        self.acked = self.sending = self._generation = 0
+        for name in _CURSORS:
+            version = 0
+            try:
+                with self._fs.open(name, "rb") as f:
+                    generation, text = decode(f.readline(128))
+                version, *state = json.loads(text)
+                if generation > self._generation and version <= _VERSION:
+                    self.stream, self.acked, self.sending, self.dropped = state
+                    self._generation = generation
+            except OSError:
+                pass  # none there
+            except (TypeError, ValueError):
+                self.damaged += 1
+            if version > _VERSION:
+                raise OSError(95, "%s: newer postcache, format %d" % (name, version))
+
+    def _move(self):
+        """Make the cursor durable. OSError when that failed; the older copy is whole then."""
+        generation = self._generation + 1
+        text = b'[%d, "%s", %d, %d, %d]' % (
+            _VERSION,
+            self.stream.encode(),
+            self.acked,
+            self.sending,
+            self.dropped,
+        )
+        self._fs.put(_CURSORS[generation & 1], encode(generation, text))
+        self._generation = generation
+
+    def append(self, payloads):
+        """
+        Store `payloads`, a list of bytes of JSON text without a newline; durable when it returns.
+
+        Returns the sequence number of the last one. Raises OSError when they could not be stored;
+        none of them is then in the log or is sent, unless the power fails before the next append.
+        """
+        self._fs.check()
+        with self._lock:
+            seq = self.stored
+            data = b""
+            for payload in payloads:
+                seq += 1
+                data += encode(seq, payload)
+            journal = self.journal
+            if journal.full(len(data)):
+                self._make_room(len(data))
+                journal.roll(self.stored + 1)
+            journal.write(data)
+            self.stored = seq
+            return seq
+
+    def _make_room(self, size):
+        """Drop the oldest segments until another one, of `size` bytes at least, is allowed."""
+        fs = self._fs
+        firsts = self.journal.firsts
+        used = 0
+        for name in fs.names():
+            used += fs.size(name)
+        if not self._max:
+            # Not at open: asking littlefs for its free space walks the whole file system.
+            self._max = min(MAX_BYTES, (fs.free() + used) // 2)
+        excess = used + max(size, self._limit) - self._max
+        while firsts and excess > 0:
+            first = firsts.pop(0)
+            last = (firsts[0] if firsts else self.stored + 1) - 1
+            lost = last - max(first - 1, self.acked)
+            if lost > 0:
+                self.dropped += lost
+                self._dropped_to = self.acked = last
+                self._put()
+            excess -= self._remove(first)
+
+    def _remove(self, first):
+        """Remove a segment; return the bytes that this gave back."""
+        size = 0
+        try:
+            name = name_of(first)
+            size = self._fs.size(name)
+            self._fs.remove(name)
+        except OSError:
+            self.errors += 1  # the next open tries again
+        return size
+
+    def read(self, position):
+        """
+        Yield `(sequence number, payload)` of durable records, oldest first, from `position` on.
+
+        `position` is None for the oldest that is not acknowledged, or what `position(seq)`
+        returned when a reader had taken record `seq`. A reader that breaks off must be closed.
+        Raises OSError when a file cannot be read, and after some tries passes over it.
+        """
+        segment, offset, last = position or (0, 0, self.acked)
+        while True:
+            with self._lock:
+                firsts = self.journal.firsts
+                if not firsts:
+                    return
+                # The segment that holds record last + 1, or the first one after it.
+                i = 1
+                while i < len(firsts) and firsts[i] <= last + 1:
+                    i += 1
+                first = firsts[i - 1]
+                upper = firsts[i] if i < len(firsts) else 0
+                end = self.journal.end
+            if first != segment:
+                segment = first
+                offset = 0
+            try:
+                with self._fs.open(name_of(first), "rb") as f:
+                    f.seek(offset)
+                    while upper or offset < end:
+                        data = f.readline(SEGMENT)
+                        if not data:
+                            break
+                        record = decode(data)
+                        offset += len(data)
+                        if not record:
+                            if (first, offset) > self._seen:
+                                self._seen = (first, offset)
+                                self.damaged += 1
+                        elif last < record[0] and (not upper or record[0] < upper):
+                            last = record[0]
+                            yield record
+                            # Asked for more: the reader took this one.
+                            self._segment = first
+                            self._offset = offset
+                self._tries = 0
+            except OSError as e:
+                if e.errno != 2:  # ENOENT: dropped in the meantime
+                    self.errors += 1
+                    self._tries += 1
+                    if self._tries < _TRIES:
+                        raise
+                    self.damaged += 1
+            if not upper:
+                return
+            last = max(last, upper - 1)
+
+    def position(self, seq):
+        """Where the reader is that has taken record `seq` last."""
+        return (self._segment, self._offset, seq)
+
+    def ack(self, first, last, sending):
+        """
+        Records `first`..`last` were delivered; `sending` is the last number of the next batch.
+
+        Never raises: what cannot be written is counted in `errors`, and costs duplicates at worst.
+        """
+        with self._lock:
+            if (
+                self._dropped_to >= first
+            ):  # dropped while it was on its way: delivered all the same
+                self.dropped -= min(last, self._dropped_to) - first + 1
+            self.acked = max(last, self.acked)
+        written = self.freeze(sending)
+        self._clean()
+        if not written:
+            self.freeze(sending)  # the disk was full: what was delivered has made room
+
+    def freeze(self, last):
+        """Note durably that the batch in flight ends with record `last`, also after a reboot."""
+        with self._lock:
+            self.sending = last
+            return self._put()
+
+    def _put(self):
+        """Write the cursor; return True if it is durable."""
+        try:
+            self._move()
+            return True
+        except OSError:
+            self.errors += 1
+            return False
+
+    def skip(self, stored):
+        """A reader found no record up to number `stored`: they are damaged, and wait no longer."""
+        with self._lock:
+            self.acked = max(self.acked, stored)
+
+    def _clean(self):
+        """Delete the segments that hold nothing but acknowledged records."""
+        with self._lock:
+            firsts = self.journal.firsts
+            while len(firsts) > 1 and firsts[1] <= self.acked + 1:
+                self._remove(firsts.pop(0))
+
+    def __len__(self):
+        return self.stored - self.acked
+
+    def close(self):
+        """Close the files and let others open the log. Everything stored stays stored."""
+        with self._lock:
+            self.journal.close()
+        self._fs.close()

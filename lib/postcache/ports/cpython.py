@@ -1,0 +1,570 @@
+"""
+CPython on a POSIX system: os.fdatasync, http.client, threads.
+
+Durability rules: fsync(2) for the bytes, and an fsync of the directory for a new name. The total
+deadline of an exchange is kept by setting the socket's timeout to what is left before every call
+that can wait; http.client alone would grant the full timeout to every single byte.
+"""
+
+import atexit
+import collections
+import fcntl
+import http.client
+import io
+import json
+import os
+import select
+import socket
+import ssl
+import threading
+import time
+import weakref
+from base64 import b64encode
+from urllib.parse import unquote, urlsplit
+
+SEGMENT = 256 * 1024  # bytes of a full segment; the longest record fits into one
+MAX_BYTES = 1 << 30  # default cap of what a log may take
+BATCH = 512 * 1024  # bytes of a batch; servers often take no more than 1 MiB
+BUFFER = BATCH  # a batch up to this size is kept in RAM between its tries
+CHUNK = 65536
+
+Lock = threading.Lock
+
+
+def const(value):
+    """MicroPython's micropython.const: here the value itself."""
+    return value
+
+
+# --- JSON ---
+
+
+def _refuse(name):
+    raise ValueError("%s is no JSON" % name)
+
+
+def dumps(value, kwargs=None):
+    """
+    Return `value` as bytes of JSON text on one line.
+
+    Args:
+        value: what `json.dumps` takes, but for NaN and infinity, which no JSON parser has to
+        accept. kwargs: dict, further arguments of `json.dumps`.
+
+    Raises ValueError for anything that is not JSON, also if it came out of a custom encoder.
+    """
+    try:
+        if not kwargs:
+            return json.dumps(value, allow_nan=False).encode()
+        text = json.dumps(value, **dict(kwargs, allow_nan=False))
+        json.loads(text, parse_constant=_refuse)
+        # A raw newline in valid JSON text is white space between tokens: indent= makes them.
+        return text.replace("\r", " ").replace("\n", " ").encode()
+    except (TypeError, RecursionError, AttributeError) as e:
+        raise ValueError("not JSON: %s" % e) from None
+
+
+# --- Files ---
+
+_open_directories = weakref.WeakSet()
+
+
+def _after_fork():
+    # A child that kept the descriptor would keep the lock after its parent's death.
+    for directory in list(_open_directories):
+        directory.close()
+        directory.path = None
+
+
+os.register_at_fork(after_in_child=_after_fork)
+
+
+def _sync(fd):
+    if hasattr(fcntl, "F_FULLFSYNC"):  # macOS: fsync(2) stops at the drive's cache
+        fcntl.fcntl(fd, fcntl.F_FULLFSYNC)
+    else:
+        os.fdatasync(fd)
+
+
+class _File:
+    """A handle for appending. Unbuffered: what write() returned from is in the kernel's hands."""
+
+    def __init__(self, fd):
+        self._fd = fd
+
+    def write(self, data):
+        n = os.write(self._fd, data)
+        while n < len(data):  # a disk that is almost full takes a part, and reports with the rest
+            data = data[n:]
+            n = os.write(self._fd, data)
+
+    def flush(self):
+        _sync(self._fd)
+
+    def close(self):
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            os.close(fd)
+
+    __del__ = close
+
+
+class Directory:
+    """
+    The files of one log, durable when a call returns; one owner at a time.
+
+    Args:
+        path: str or os.PathLike; made, with its parents, if it is missing.
+
+    Raises OSError when something else is in the way or the directory has an owner already.
+    """
+
+    def __init__(self, path):
+        self._lock = None
+        if not path or path == ":memory:":
+            raise ValueError("cache_path: a directory on a disk")
+        self.path = os.path.abspath(os.fspath(path))
+        self._make(self.path)
+        self._lock = os.open(self.path + "/lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        try:
+            # The kernel drops it with the process, however that ends.
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as e:
+            self.close()
+            if e.errno in (11, 13, 35):
+                raise OSError(16, "in use by another POSTCache or process", self.path) from None
+            raise
+        _open_directories.add(self)
+
+    def _make(self, path):
+        if os.path.isdir(path):
+            return
+        if os.path.lexists(path):
+            raise OSError(
+                20, "a file is in the way (an old SQLite cache?); name a directory", path
+            )
+        parent = os.path.dirname(path)
+        self._make(parent)
+        try:
+            os.mkdir(path)
+        except FileExistsError:
+            return
+        self._sync_directory(parent)
+
+    def _name(self, name):
+        if self._lock is None:  # a late thread: another instance may be the owner by now
+            raise OSError(9, "closed")
+        return self.path + "/" + name
+
+    @staticmethod
+    def _sync_directory(path):
+        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+
+    def check(self):
+        """Raise OSError in a forked child: two processes cannot share a log."""
+        if not self.path:
+            raise OSError(16, "this log was opened before a fork; open one in each process")
+
+    def close(self):
+        """Let others open it."""
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    __del__ = close
+
+    def names(self):
+        """Return the names in the directory, but for those that nobody here can have made."""
+        return [name for name in os.listdir(self.path) if name.isascii()]
+
+    def size(self, name):
+        """Return the size of file `name` in bytes."""
+        return os.stat(self._name(name)).st_size
+
+    def open(self, name, mode):
+        """
+        Open file `name`.
+
+        Args:
+            mode: "rb" for a binary reader with seek, read, readline and close; "ab" or "wb" for a
+                handle with write(data), flush() and close(). flush() makes durable what was
+                written; the name of a new file is durable when open returns.
+        """
+        if mode == "rb":
+            return open(self._name(name), "rb", CHUNK)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
+        if mode == "wb":
+            flags |= os.O_TRUNC
+        file = _File(os.open(self._name(name), flags, 0o666))
+        self._sync_directory(self.path)
+        return file
+
+    def put(self, name, data):
+        """
+        Write a small file in place.
+
+        At a fixed size and without truncation, so that a full disk takes it; not atomic, which is
+        why the caller keeps two copies.
+        """
+        name = self._name(name)
+        new = not os.path.exists(name)
+        fd = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        try:
+            if os.pwrite(fd, data.ljust(128, b"\n"), 0) < 128:
+                raise OSError(28, "no space", name)
+            _sync(fd)
+        finally:
+            os.close(fd)
+        if new:
+            self._sync_directory(self.path)
+
+    def remove(self, name):
+        """Remove a file; none there is fine."""
+        try:
+            os.remove(self._name(name))
+        except FileNotFoundError:
+            pass
+
+    def free(self):
+        """Return the bytes that are free for us on this file system."""
+        stat = os.statvfs(self.path)
+        return stat.f_bavail * stat.f_frsize
+
+
+# --- Clock, thread, loop ---
+
+
+class Clock:
+    """The system's clock."""
+
+    def ticks_ms(self):
+        """Return milliseconds that only grow."""
+        return time.monotonic_ns() // 1_000_000
+
+
+class Group:
+    """
+    Group commit: threads that append at the same time share one write and one sync.
+
+    Whoever finds no leader leads: takes what is queued by then and stores it for all.
+
+    Args:
+        append: callable that stores a list of payloads and returns the number of the last one.
+    """
+
+    _MOST = 64 * 1024  # bytes in one commit, so that a group does not outgrow a segment by much
+
+    def __init__(self, append):
+        self._append = append
+        self._queue = collections.deque()
+        self._leading = threading.Lock()
+
+    def __call__(self, payloads):
+        """Store `payloads`, a tuple of one; return its number, or raise what its commit raised."""
+        entry = [payloads[0], None]  # the payload; then its number or an exception
+        self._queue.append(entry)
+        with self._leading:
+            while entry[1] is None:
+                self._commit()
+        if isinstance(entry[1], BaseException):
+            raise entry[1]
+        return entry[1]
+
+    def _commit(self):
+        group = []
+        size = 0
+        while self._queue and size < self._MOST:
+            entry = self._queue.popleft()
+            size += len(entry[0])
+            group.append(entry)
+        try:
+            last = self._append([entry[0] for entry in group])
+            for i, entry in enumerate(group):
+                entry[1] = last - len(group) + 1 + i
+        except BaseException as e:
+            for entry in group:
+                entry[1] = e if isinstance(e, Exception) else OSError(4, "interrupted")
+            if not isinstance(e, Exception):
+                raise
+
+
+class Worker:
+    """
+    A daemon thread that calls `step` again and again.
+
+    Args:
+        step: callable without arguments that returns the milliseconds until its next call.
+        at_exit: callable, called at interpreter exit while threads still run.
+    """
+
+    def __init__(self, step, at_exit):
+        self._step = step
+        self._at_exit = at_exit
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="postcache", daemon=True)
+        atexit.register(at_exit)
+        self._thread.start()
+
+    def _run(self):
+        while not self._stop.wait(self._step() / 1000):
+            pass
+
+    def stop(self, ms, abort):
+        """
+        Ask the thread to end and wait for it, `ms` milliseconds at most.
+
+        `abort` is called when it takes longer than half of that: an exchange hangs.
+        """
+        self._stop.set()
+        atexit.unregister(self._at_exit)
+        if self._thread is not threading.current_thread():
+            self._thread.join(max(0, ms) / 2000)
+            if self._thread.is_alive():
+                abort()
+                self._thread.join(max(0, ms) / 2000)
+
+
+async def offload(call):
+    """Await a blocking call without holding up the event loop."""
+    import asyncio  # heavy, and most loggers have no event loop
+
+    await asyncio.get_running_loop().run_in_executor(None, call)
+
+
+# --- HTTP ---
+
+
+class _Raw(io.RawIOBase):
+    """A socket's bytes; no wait goes beyond `end`, in seconds of time.monotonic."""
+
+    def __init__(self, sock, end):
+        self._sock = sock
+        self._end = end
+        self.ended = False
+
+    def readable(self):
+        return True
+
+    def readinto(self, buffer):
+        if self.ended:
+            return 0
+        self._sock.settimeout(_left(self._end))
+        return self._sock.recv_into(buffer)
+
+
+class _Reader(io.BufferedReader):
+    """
+    A strict reader of one answer.
+
+    http.client takes an end of file for the end of the head, and forgets on close() what it read
+    too much; both would let an answer that was cut short, or one that nobody asked for, count.
+    """
+
+    surplus = False
+
+    def readline(self, size=-1):
+        line = super().readline(size)
+        if not line.endswith(b"\n") and (size < 0 or len(line) < size):
+            raise ConnectionResetError(104, "answer cut short")
+        return line
+
+    def close(self):
+        if not self.closed:
+            self.raw.ended = True
+            self.surplus = bool(self.peek(1))
+        super().close()
+
+
+class _Wire:
+    """What http.client is given for a socket during one exchange."""
+
+    def __init__(self, sock, end):
+        self._sock = sock
+        self._end = end
+        self.reader = None
+
+    def sendall(self, data):
+        self._sock.settimeout(_left(self._end))  # sendall's is a total, since Python 3.5
+        self._sock.sendall(data)
+
+    def makefile(self, *args, **kwargs):
+        self.reader = _Reader(_Raw(self._sock, self._end), CHUNK)
+        return self.reader
+
+    def close(self):
+        pass
+
+
+def _left(end):
+    left = end - time.monotonic()
+    if left <= 0:
+        raise TimeoutError(110, "no whole answer within the timeout")
+    return left
+
+
+class Http:
+    """
+    `http.client` with one deadline for everything, a kept-alive connection, verified certificates.
+
+    One exchange at a time; no redirect is followed and no proxy setting is read.
+    """
+
+    def __init__(self, url):
+        text = url if isinstance(url, str) else ""
+        try:
+            parts = urlsplit(text)
+            ok = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+        except ValueError:
+            ok = False
+        if not ok or min(text) <= " " or max(text) > "~":
+            # Not repeated here: it may hold a secret.
+            raise ValueError("http_endpoint: an http:// or https:// URL in ASCII, or None")
+        self._sock = self._peer = self._tls = self._resolver = None
+
+    def post(self, url, headers, chunks, timeout):
+        """
+        POST and wait for the whole answer.
+
+        Args:
+            url: str, http:// or https://.
+            headers: dict of str; Content-Length among them.
+            chunks: iterable of bytes, the body.
+            timeout: seconds for the whole exchange.
+
+        Returns `(status, headers)`: int, and a dict with lower-case names. Raises OSError unless a
+        whole answer arrived before the deadline.
+        """
+        end = time.monotonic() + timeout
+        parts = urlsplit(url)
+        peer = (parts.scheme, parts.hostname, parts.port)
+        try:
+            if self._sock is None or self._peer != peer or self._stale():
+                self.close()
+                self._sock = self._connect(parts, end)
+                self._peer = peer
+            answer, keep = self._exchange(parts, headers, chunks, end)
+            if not keep:
+                self.close()
+            return answer
+        except http.client.HTTPException as e:
+            self.close()
+            raise OSError(71, "bad answer: %s" % type(e).__name__) from None
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self):
+        """Drop the connection; a post in another thread ends with an OSError."""
+        sock, self._sock = self._sock, None
+        if sock is not None:
+            try:
+                sock.shutdown(socket.SHUT_RDWR)
+            except OSError:
+                pass
+            sock.close()
+
+    def _stale(self):
+        # Between exchanges a server has nothing to say: it is an end of file, or not our answer.
+        poll = select.poll()
+        poll.register(self._sock, select.POLLIN)
+        return bool(poll.poll(0))
+
+    def _connect(self, parts, end):
+        port = parts.port or (443 if parts.scheme == "https" else 80)
+        failure = None
+        for family, kind, proto, _, address in self._resolve(parts.hostname, port, end):
+            sock = socket.socket(family, kind, proto)
+            try:
+                sock.settimeout(_left(end))
+                sock.connect(address)
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                if parts.scheme == "https":
+                    self._tls = self._tls or ssl.create_default_context()
+                    sock.settimeout(_left(end))
+                    return self._tls.wrap_socket(sock, server_hostname=parts.hostname)
+                return sock
+            except OSError as e:
+                sock.close()
+                failure = e
+            except BaseException:
+                sock.close()
+                raise
+        raise failure or OSError(113, "no address for the host")
+
+    def _resolve(self, host, port, end):
+        # getaddrinfo knows no timeout, so it waits in a thread of its own, one at the most.
+        if self._resolver and self._resolver.is_alive():
+            raise TimeoutError(110, "the last name look-up still hangs")
+        found = []
+
+        def resolve():
+            try:
+                found.append(socket.getaddrinfo(host, port, 0, socket.SOCK_STREAM))
+            except Exception as e:  # UnicodeError for an impossible name, too
+                found.append(OSError(-2, "name look-up failed: %s" % type(e).__name__))
+
+        try:
+            socket.inet_pton(socket.AF_INET6 if ":" in host else socket.AF_INET, host)
+            resolve()
+        except OSError:
+            self._resolver = threading.Thread(target=resolve, name="postcache-dns", daemon=True)
+            self._resolver.start()
+            self._resolver.join(_left(end))
+        if not found:
+            raise TimeoutError(110, "name look-up took too long")
+        if isinstance(found[0], OSError):
+            raise found[0]
+        return found[0]
+
+    def _exchange(self, parts, headers, chunks, end):
+        sock = self._sock
+        wire = _Wire(sock, end)
+        connection = http.client.HTTPConnection(parts.hostname, parts.port)
+        connection.sock = wire
+        path = parts.path or "/"
+        if parts.query:
+            path += "?" + parts.query
+        if parts.port is None:
+            connection.putrequest("POST", path, skip_accept_encoding=True, skip_host=True)
+            host = parts.hostname
+            connection.putheader("Host", "[%s]" % host if ":" in host else host)
+        else:
+            connection.putrequest("POST", path, skip_accept_encoding=True)
+        if parts.username is not None:  # RFC 7617, as in http://user:password@host/
+            user = "%s:%s" % (unquote(parts.username), unquote(parts.password or ""))
+            connection.putheader("Authorization", "Basic " + b64encode(user.encode()).decode())
+        for name, value in headers.items():
+            connection.putheader(name, value)
+        failure = None
+        try:
+            pending = bytearray()
+            started = False
+            for chunk in chunks:
+                pending += chunk
+                if len(pending) >= CHUNK:
+                    if not started:
+                        connection.endheaders()
+                        started = True
+                    wire.sendall(pending)
+                    pending = bytearray()
+            if started:
+                wire.sendall(pending)
+            else:
+                connection.endheaders(bytes(pending))
+        except (BrokenPipeError, ConnectionResetError) as e:
+            failure = e  # a server may refuse before it has read everything: see what it said
+        response = connection.getresponse()
+        status = response.status
+        if failure and 200 <= status < 300:
+            raise failure  # it cannot have taken what it has not read
+        while response.read(CHUNK):
+            pass
+        if response.length:  # read(amount) says nothing when it gets less
+            raise ConnectionResetError(104, "answer cut short")
+        keep = not (failure or response.will_close or wire.reader.surplus)
+        response.close()
+        return (status, {k.lower(): v for k, v in response.getheaders()}), keep
