@@ -1,0 +1,94 @@
+# postcache: `make` alone lists what there is to do.
+#
+# Everything is made inside this folder (.venv, typings), from pinned versions; only the interpreters
+# that tools/get_runtimes.py fetches go to its cache, which `make clean` leaves alone.
+
+PYTHON ?= python3
+VENV ?= .venv
+RUNTIME ?= cpython
+
+PY = $(VENV)/bin/python
+READY = $(VENV)/.ready
+
+# MicroPython's types, for pyright. They bear the names of standard modules, so they stay out of
+# .venv's own path: typings/ holds the modules that only MicroPython has, for all to import, and
+# typings/.micropython/ its whole standard library, for the one port that is written against it.
+STUBS_VERSION = 1.25.0.post1
+STUBS = micropython-unix-stubs==$(STUBS_VERSION) micropython-stdlib-stubs==1.25.0
+STUBS_READY = typings/.ready-$(STUBS_VERSION)
+BOARD_PORT = lib/postcache/ports/micropython.py
+BOARD_ONLY = _mpy_shed btree cryptolib deflate framebuf machine micropython tls uctypes vfs
+
+# pytest for the oldest Python, on PYTHONPATH when it runs there. pip looks at the Python it runs
+# under when a package says "only below 3.11", so those (exceptiongroup, tomli) are named here.
+SITE39 = $(VENV)/python3.9-site
+PYTEST39 = pytest==8.4.2 pluggy==1.6.0 iniconfig==2.1.0 packaging==26.3 pygments==2.21.0 \
+	exceptiongroup==1.3.1 tomli==2.5.0 typing_extensions==4.16.0 \
+	hypothesis==6.141.1 attrs==25.4.0 sortedcontainers==2.4.0
+
+export PIP_DISABLE_PIP_VERSION_CHECK = 1
+# pyright would ask on the network whether it is the newest; the pin says which one we want.
+export PYRIGHT_PYTHON_IGNORE_WARNINGS = 1
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint size bench clean
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
+
+demo: $(READY) ## Show a reading survive an outage and a power cut; RUNTIME=cpython or micropython
+	$(PY) tools/demo.py --runtime $(RUNTIME)
+
+test: $(READY) $(SITE39)/.ready ## Run every test, also under MicroPython and the oldest Python
+	@# Without a runtime its tests are skipped, which must not happen unseen where all are wanted.
+	@if path=$$($(PY) tools/get_runtimes.py micropython); then export MICROPYTHON="$$path"; \
+	elif [ -n "$${CI:-}$${POSTCACHE_REQUIRE_ALL:-}" ]; then exit 1; \
+	else echo "make test: goes on without MicroPython."; fi; \
+	if path=$$($(PY) tools/get_runtimes.py python3.9); then export PYTHON39="$$path"; \
+	elif [ -n "$${CI:-}$${POSTCACHE_REQUIRE_ALL:-}" ]; then exit 1; \
+	else echo "make test: goes on without Python 3.9."; fi; \
+	export PYTHON39_SITE="$(abspath $(SITE39))"; \
+	echo "$(PY) -m pytest"; $(PY) -m pytest
+
+lint: $(READY) $(STUBS_READY) ## Check style, formatting, types, spelling and the oldest Python
+	$(VENV)/bin/ruff check
+	$(VENV)/bin/ruff format --check
+	$(VENV)/bin/pyright --pythonpath $(PY)
+	$(VENV)/bin/pyright --pythonpath $(PY) --typeshedpath typings/.micropython $(BOARD_PORT)
+	$(VENV)/bin/codespell
+	$(VENV)/bin/vermin --quiet --target=3.9- --violations --no-tips lib
+
+size: $(READY) ## Show what each module costs on a board, against the budget
+	$(PY) tools/size.py
+
+bench: $(READY) ## Measure speed, memory and flash cost, side by side with the alternatives
+	$(PY) bench/bench.py
+
+clean: ## Remove all that make has made here
+	rm -rf $(VENV) typings build dist lib/*.egg-info .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# --clear: what is installed is what the file says, also after a line has left it.
+$(READY): requirements-dev.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 9))' 2>/dev/null || { \
+	echo "make: Python 3.9 or later is needed; install python3, or name one: make PYTHON=..." >&2; \
+	exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
+	echo "make: this Python lacks venv; install it (on Debian: apt install python3-venv)." >&2; \
+	exit 1; }
+	$(PYTHON) -m venv --clear $(VENV)
+	$(VENV)/bin/pip install --quiet --requirement requirements-dev.txt
+	@touch $@
+
+$(STUBS_READY): $(READY)
+	rm -rf typings
+	$(VENV)/bin/pip install --quiet --no-deps --target typings/.micropython $(STUBS)
+	cd typings/.micropython && rm -rf stubs *.dist-info && \
+		find . -mindepth 1 -maxdepth 1 ! -name stdlib -exec mv {} stdlib/ \;
+	for name in $(BOARD_ONLY); do mv typings/.micropython/stdlib/$$name* typings/ || exit 1; done
+	@touch $@
+
+$(SITE39)/.ready: $(READY)
+	$(VENV)/bin/pip install --quiet --no-deps --python-version 3.9 --only-binary=:all: \
+		--upgrade --target $(SITE39) $(PYTEST39)
+	@touch $@

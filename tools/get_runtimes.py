@@ -1,0 +1,518 @@
+"""Find, or fetch, the interpreters the tests need beside the one that runs them.
+
+The suite runs on two runtimes besides your own Python: MicroPython's unix port (1.24 or later) and
+the oldest CPython that is supported, 3.9. An interpreter is taken from the first of these places:
+
+    an environment variable     MICROPYTHON, PYTHON39: a path, or a name on PATH
+    PATH                        micropython (1.24 or later), python3.9
+    the cache                   $POSTCACHE_CACHE, or ~/.cache/postcache
+    Debian's archive            fetched with the machine's own mirror, key and proxy settings
+
+Fetching leaves the system as it is. apt gets lists, caches and a package state of its own in a
+temporary folder, the packages are unpacked there and nothing is installed. Each interpreter comes
+with its own C library and runs through that library's dynamic loader, so the age of the machine's
+own libraries does not matter. A fetched interpreter is tried before a rename publishes it: the
+cache never holds half a runtime, and two processes may fetch at the same time.
+
+    <cache>/micropython-trixie-amd64/micropython        a launcher: a few lines of sh
+    <cache>/micropython-trixie-amd64/root/              what the packages held
+
+    python tools/get_runtimes.py micropython            print the path, fetching if need be
+    python tools/get_runtimes.py python3.9 --offline    print the path, never fetch
+    python tools/get_runtimes.py --list                 show what is found, and where
+
+Exit status: 0, or 2 after one sentence on stderr that says what to install. Standard library only,
+CPython 3.9 and later; a test may also import this file and call `find()`.
+"""
+
+import argparse
+import collections
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import urllib.parse
+
+# Seconds. A mirror that hangs must fail the run, not hold it for ever.
+RUN_TIMEOUT = 60
+APT_TIMEOUT = 300
+
+_CHECK_MICROPYTHON = "import sys; i = sys.implementation; print(i[0], i[1][0], i[1][1])"
+_CHECK_PYTHON39 = (
+    "import ssl, socket, json, zlib, http.client, threading, fcntl, sqlite3, asyncio, ctypes, sys;"
+    "print(sys.implementation.name, *sys.version_info[:2])"
+)
+
+_LOADERS = {
+    "amd64": "ld-linux-x86-64.so.2",
+    "arm64": "ld-linux-aarch64.so.1",
+    "armhf": "ld-linux-armhf.so.3",
+}
+
+Runtime = collections.namedtuple(
+    "Runtime", "name variable check oldest newest suite packages program install"
+)
+
+RUNTIMES = {
+    "micropython": Runtime(
+        name="micropython",
+        variable="MICROPYTHON",
+        check=_CHECK_MICROPYTHON,
+        oldest=("micropython", 1, 24),
+        newest=("micropython", 1, 999),
+        suite="trixie",  # the Debian release that packages 1.25
+        packages="micropython libc6 libffi8 libmbedcrypto16 libmbedtls21 libmbedx509-7",
+        program="usr/bin/micropython",
+        install="install MicroPython's unix port 1.24 or later and put it on PATH, "
+        "or name it in the environment variable MICROPYTHON",
+    ),
+    "python3.9": Runtime(
+        name="python3.9",
+        variable="PYTHON39",
+        check=_CHECK_PYTHON39,
+        oldest=("cpython", 3, 9),
+        newest=("cpython", 3, 9),
+        suite="bullseye",  # the Debian release whose Python is 3.9
+        # Everything the extension modules in lib-dynload link to, except the two that nobody needs
+        # here and that would bring a dozen packages more: _dbm (Berkeley DB) and nis.
+        packages="python3.9-minimal libpython3.9-minimal libpython3.9-stdlib libc6 libgcc-s1"
+        " zlib1g libexpat1 libssl1.1 libffi7 libsqlite3-0 libbz2-1.0 liblzma5 libuuid1 libcrypt1"
+        " libncursesw6 libtinfo6 libreadline8 libmpdec3",
+        program="usr/bin/python3.9",
+        install="install CPython 3.9 and put python3.9 on PATH, "
+        "or name it in the environment variable PYTHON39",
+    ),
+}
+
+# The launcher finds its folder from its own path, so the cache may be moved or linked to.
+_LAUNCHER = """\
+#!/bin/sh
+# Made by tools/get_runtimes.py: runs {program} with the C library it was packaged with.
+self=$0
+[ -L "$self" ] && self=$(readlink -f "$self")
+case $self in */*) here=${{self%/*}} ;; *) here=. ;; esac
+exec "$here/root/{loader}" --library-path "{libraries}" \\
+    {argv0}"$here/root/{program}" "$@"
+"""
+
+# Run through a loader of its own, Python takes its program file for sys.executable; a test that
+# starts `sys.executable` would then get it without the loader. No PYTHONHOME is needed, since
+# Python finds its library from the program's path, and none is wanted: it would leak into every
+# other interpreter that a test starts.
+_SITECUSTOMIZE = """\
+import os
+import sys
+
+_root = os.path.dirname(os.path.dirname(os.path.dirname(os.path.dirname(__file__))))
+sys.executable = sys._base_executable = os.path.join(os.path.dirname(_root), "python3.9")
+"""
+
+
+class Unavailable(Exception):
+    """A runtime cannot be had; the message is one sentence that says what to do."""
+
+
+def cache_folder():
+    """Return the folder that fetched runtimes live in; it need not exist."""
+    return os.path.abspath(
+        os.environ.get("POSTCACHE_CACHE")
+        or os.path.join(os.path.expanduser("~"), ".cache", "postcache")
+    )
+
+
+def find(name, offline=False):
+    """Return (path, place) of the runtime `name`; `place` says in a word or two where it was.
+
+    Raises Unavailable when there is none and, unless `offline`, none could be fetched.
+    """
+    runtime = RUNTIMES[name]
+    wanted = os.environ.get(runtime.variable)
+    if wanted:
+        # What the environment names is an order: running another one instead would mislead.
+        path = shutil.which(wanted)
+        version = _version(runtime, path)
+        if not _suits(runtime, version):
+            raise Unavailable(
+                f"{runtime.variable}={wanted} is {_describe(version)}; "
+                f"{runtime.install}, or unset {runtime.variable}."
+            )
+        return os.path.abspath(path or wanted), "environment"
+    path = shutil.which(runtime.name)
+    # On PATH may be a version manager's shim that only prints a complaint: it has to run.
+    if path and _suits(runtime, _version(runtime, path)):
+        return os.path.abspath(path), "PATH"
+    path = _cached(runtime)
+    if path and _suits(runtime, _version(runtime, path)):
+        return path, "cache"
+    if offline:
+        raise Unavailable(
+            f"no {name} in ${runtime.variable}, on PATH or in {cache_folder()}; "
+            f"run this without --offline, or {runtime.install}."
+        )
+    return _fetch(runtime), "fetched"
+
+
+# -- running a candidate --------------------------------------------------------------------------
+
+
+def _version(runtime, path):
+    """Return what `path` says it is, as (implementation, major, minor), or None."""
+    if not path:
+        return None
+    try:
+        done = subprocess.run(
+            [path, "-c", runtime.check],
+            check=False,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            timeout=RUN_TIMEOUT,
+        )
+        kind, major, minor = done.stdout.decode().split()
+        return (kind, int(major), int(minor)) if done.returncode == 0 else None
+    except (OSError, ValueError, subprocess.SubprocessError):
+        return None
+
+
+def _suits(runtime, version):
+    return version is not None and runtime.oldest <= version <= runtime.newest
+
+
+def _describe(version):
+    return "not a runtime that works" if version is None else "{} {}.{}".format(*version)
+
+
+def _architecture():
+    """Return Debian's name of this machine's architecture, or None where there is no dpkg."""
+    try:
+        return _run(["dpkg", "--print-architecture"], RUN_TIMEOUT).strip()
+    except Unavailable:
+        return None
+
+
+def _folder(runtime, architecture):
+    return os.path.join(cache_folder(), f"{runtime.name}-{runtime.suite}-{architecture}")
+
+
+def _cached(runtime):
+    return shutil.which(os.path.join(_folder(runtime, _architecture()), runtime.name))
+
+
+def _run(command, timeout, check=True, **more):
+    """Run `command` and return what it printed; Unavailable names the cause if it fails."""
+    try:
+        done = subprocess.run(
+            command,
+            check=False,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            timeout=timeout,
+            **more,
+        )
+    except FileNotFoundError:
+        raise Unavailable(f"{command[0]} is not installed") from None
+    except subprocess.TimeoutExpired:
+        raise Unavailable(f"{command[0]} took longer than {timeout} s") from None
+    text = done.stdout.decode(errors="replace")
+    if done.returncode and check:
+        lines = [line for line in text.splitlines() if line.strip()] or ["no output"]
+        # apt's "E:" lines tell the cause; what it prints last is often a general hint.
+        cause = [line for line in lines if line.startswith("E:")] or lines[-1:]
+        raise Unavailable(f"{command[0]} failed ({cause[0].strip()})")
+    return text
+
+
+# -- the machine's own apt sources ----------------------------------------------------------------
+
+
+def debian_mirrors(folder="/etc/apt"):
+    """Return [(URI, Signed-By or "")] of the Debian main archive, the likeliest mirror first.
+
+    That is, in apt's sources, an entry for packages, with the component main, whose URI's path
+    ends in /debian. Other vendors end theirs so as well: what Debian's own key signs goes first,
+    and where a mirror turns out not to have the release, the next one is tried.
+    """
+    found = []
+    for entry in _entries(folder):
+        for uri in _expand(entry["uris"]):
+            path = urllib.parse.urlsplit(uri).path.rstrip("/")
+            if "main" in entry["components"] and path.endswith("/debian"):
+                rank = "debian-archive" not in entry["signed_by"]
+                found.append((rank, len(found), uri, entry["signed_by"]))
+    mirrors = []
+    for _, _, uri, signed_by in sorted(found):
+        if (uri, signed_by) not in mirrors:
+            mirrors.append((uri, signed_by))
+    return mirrors
+
+
+def _entries(folder):
+    """Yield every active entry of apt's sources as a dict: uris, components, signed_by."""
+    parts = os.path.join(folder, "sources.list.d")
+    names = [os.path.join(folder, "sources.list")]
+    if os.path.isdir(parts):
+        names += [os.path.join(parts, name) for name in sorted(os.listdir(parts))]
+    for name in names:
+        try:
+            with open(name, encoding="utf-8", errors="replace") as file:
+                text = file.read()
+        except OSError:
+            continue
+        if name.endswith(".list"):
+            yield from _one_line_entries(text)
+        elif name.endswith(".sources"):
+            yield from _deb822_entries(text)
+
+
+def _one_line_entries(text):
+    # deb [ arch=amd64 signed-by=/path ] uri suite component ...
+    pattern = re.compile(r"^\s*deb\s+(?:\[([^\]]*)\]\s*)?(\S+)\s+\S+\s+([^#\n]*)", re.MULTILINE)
+    for options, uri, components in pattern.findall(text):
+        signed_by = re.search(r"signed-by=(\S+)", options, re.IGNORECASE)
+        yield {
+            "uris": [uri],
+            "components": components.split(),
+            "signed_by": signed_by.group(1).replace(",", " ") if signed_by else "",
+        }
+
+
+def _deb822_entries(text):
+    text = re.sub(r"^#.*\n?", "", text, flags=re.MULTILINE)
+    for stanza in re.split(r"\n[ \t]*\n", text):
+        # A field runs on over the lines that begin with a blank: Signed-By may hold a whole key.
+        fields = {
+            key.lower(): value.rstrip()
+            for key, value in re.findall(
+                r"^([A-Za-z-]+):[ \t]*(.*(?:\n[ \t]+.*)*)", stanza, re.MULTILINE
+            )
+        }
+        if "deb" in fields.get("types", "").split() and fields.get("enabled", "yes") != "no":
+            yield {
+                "uris": fields.get("uris", "").split(),
+                "components": fields.get("components", "").split(),
+                "signed_by": fields.get("signed-by", ""),
+            }
+
+
+def _expand(uris):
+    """Yield the URIs; for a `mirror+file:`, as cloud images have it, those that the list names."""
+    for uri in uris:
+        if not uri.startswith("mirror+file:"):
+            yield uri
+            continue
+        try:
+            with open(urllib.parse.urlsplit(uri).path, encoding="utf-8") as file:
+                yield from (line.split()[0] for line in file if re.match(r"[a-z]+:", line))
+        except OSError:
+            continue
+
+
+# -- fetching -------------------------------------------------------------------------------------
+
+
+def _fetch(runtime):
+    """Fetch the runtime into the cache and return its launcher's path, or raise Unavailable."""
+    architecture = _architecture()
+    if architecture not in _LOADERS or not shutil.which("apt-get"):
+        raise Unavailable(
+            f"no {runtime.name} was found, and fetching it takes Debian's apt-get and dpkg on "
+            f"{', '.join(_LOADERS)}; {runtime.install}."
+        )
+    mirrors = debian_mirrors()
+    if not mirrors:
+        raise Unavailable(
+            f"no {runtime.name} was found, and apt's sources on this machine name no Debian "
+            f"mirror to fetch it from; {runtime.install}."
+        )
+    try:
+        os.makedirs(cache_folder(), exist_ok=True)
+        work = tempfile.mkdtemp(prefix=".fetch-", dir=cache_folder())
+    except OSError as error:
+        raise Unavailable(
+            f"the cache {cache_folder()} cannot be written ({error.strerror}); "
+            "name another folder in the environment variable POSTCACHE_CACHE."
+        ) from None
+    try:
+        causes = []
+        for uri, signed_by in mirrors:
+            print(f"fetching {runtime.name} from {_shown(uri)} ...", file=sys.stderr, flush=True)
+            try:
+                built = _build(runtime, architecture, uri, signed_by, work)
+                return _publish(runtime, architecture, built, work)
+            except (Unavailable, OSError) as error:
+                causes.append(f"{_shown(uri)}: {error}")
+        raise Unavailable(
+            f"{runtime.name} could not be fetched: {'; '.join(causes)}; {runtime.install}."
+        )
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+
+
+def _shown(uri):
+    """Return the URI without the user name and password that it may hold."""
+    return re.sub(r"//[^/@]*@", "//", uri)
+
+
+def _build(runtime, architecture, uri, signed_by, work):
+    """Download, unpack and try the runtime below `work`; return the folder to publish."""
+    place = tempfile.mkdtemp(dir=work)
+    built = os.path.join(place, "built")
+    root = os.path.join(built, "root")
+    debs = os.path.join(place, "debs")
+    os.makedirs(root)
+    os.makedirs(debs)
+    environment = _own_apt(runtime, architecture, uri, signed_by, place)
+    _run(["apt-get", "update"], APT_TIMEOUT, env=environment)
+    packages = [f"{package}:{architecture}" for package in runtime.packages.split()]
+    _run(["apt-get", "download", *packages], APT_TIMEOUT, env=environment, cwd=debs)
+    for name in sorted(os.listdir(debs)):
+        _run(["dpkg", "-x", os.path.join(debs, name), root], APT_TIMEOUT)
+    launcher = _write_launcher(runtime, architecture, built)
+    os.chmod(built, 0o755)
+    version = _version(runtime, launcher)
+    if not _suits(runtime, version):
+        raise Unavailable(f"what was unpacked is {_describe(version)}")
+    return built
+
+
+def _own_apt(runtime, architecture, uri, signed_by, place):
+    """Give apt a world of its own below `place`; return the environment that makes it use that.
+
+    Of the machine's configuration only Acquire (proxies, certificates, retries) is taken over: its
+    hooks, pins and default release are about the system, and some of them would touch it. The keys
+    are the ones the machine's own entry names, else those apt trusts by default.
+    """
+    apt = os.path.join(place, "apt")
+    for name in ("sources", "lists/partial", "cache/archives/partial", "empty"):
+        os.makedirs(os.path.join(apt, name))
+    with open(os.path.join(apt, "status"), "w", encoding="utf-8"):
+        pass
+    with open(os.path.join(apt, "sources", "debian.sources"), "w", encoding="utf-8") as file:
+        file.write(f"Types: deb\nURIs: {uri}\nSuites: {runtime.suite}\nComponents: main\n")
+        file.write(f"Architectures: {architecture}\n")
+        if signed_by:
+            file.write(f"Signed-By: {signed_by}\n")
+    kept = [
+        line
+        for line in _run(["apt-config", "dump"], RUN_TIMEOUT).splitlines()
+        # Tools like apt-file add indexes of hundreds of megabytes here; apt's own are built in.
+        if line.startswith("Acquire::") and not line.startswith("Acquire::IndexTargets")
+    ]
+    configuration = os.path.join(apt, "apt.conf")
+    with open(configuration, "w", encoding="utf-8") as file:
+        file.write("\n".join(kept) + "\n")
+        for key, value in (
+            # The file that APT_CONFIG names is read first: these two keep the machine's out.
+            ("Dir::Etc::Main", "/dev/null"),
+            ("Dir::Etc::Parts", os.path.join(apt, "empty")),
+            ("Dir::Etc::SourceList", "/dev/null"),
+            ("Dir::Etc::SourceParts", os.path.join(apt, "sources")),
+            ("Dir::Etc::Preferences", "/dev/null"),
+            ("Dir::Etc::PreferencesParts", os.path.join(apt, "empty")),
+            ("Dir::State::Lists", os.path.join(apt, "lists")),
+            ("Dir::State::Status", os.path.join(apt, "status")),
+            ("Dir::Cache", os.path.join(apt, "cache")),
+            # As root apt would work as the user _apt, who may not write into our folder.
+            ("APT::Sandbox::User", "root"),
+            # Without this, apt-get update succeeds when it fetched nothing at all.
+            ("APT::Update::Error-Mode", "any"),
+            ("Acquire::Languages", "none"),
+            ("Acquire::Retries", "3"),
+            ("Acquire::http::Timeout", "30"),
+            ("Acquire::https::Timeout", "30"),
+        ):
+            file.write(f'{key} "{value}";\n')
+    return {**os.environ, "APT_CONFIG": configuration, "LC_ALL": "C"}
+
+
+def _write_launcher(runtime, architecture, built):
+    root = os.path.join(built, "root")
+    loader = None
+    libraries = set()
+    for folder, _, names in os.walk(root):
+        inside = os.path.relpath(folder, root)
+        if any(re.search(r"\.so\.\d", name) for name in names):
+            libraries.add(inside)
+        # The link in lib64 may point to an absolute path; the one beside the library is relative.
+        path = os.path.join(folder, _LOADERS[architecture])
+        if os.path.isfile(path) and os.path.realpath(path).startswith(os.path.realpath(root)):
+            loader = os.path.join(inside, _LOADERS[architecture])
+    if loader is None:
+        raise Unavailable(f"the packages hold no {_LOADERS[architecture]}")
+    # Loaders older than glibc 2.33 cannot be told the program's name: see _SITECUSTOMIZE.
+    usage = _run([os.path.join(root, loader), "--help"], RUN_TIMEOUT, check=False)
+    launcher = os.path.join(built, runtime.name)
+    with open(launcher, "w", encoding="utf-8") as file:
+        file.write(
+            _LAUNCHER.format(
+                program=runtime.program,
+                loader=loader,
+                libraries=":".join(f"$here/root/{name}" for name in sorted(libraries)),
+                argv0='--argv0 "$self" ' if "--argv0" in usage else "",
+            )
+        )
+    os.chmod(launcher, 0o755)
+    site = os.path.join(root, "usr", "lib", "python3.9", "sitecustomize.py")
+    if os.path.lexists(site):
+        os.unlink(site)  # Debian's is a link into /etc, which is not ours
+        with open(site, "w", encoding="utf-8") as file:
+            file.write(_SITECUSTOMIZE)
+    return launcher
+
+
+def _publish(runtime, architecture, built, work):
+    """Rename `built` to its place in the cache; where another process was first, take its."""
+    target = _folder(runtime, architecture)
+    launcher = os.path.join(target, runtime.name)
+    for _ in range(3):
+        try:
+            os.rename(built, target)
+        except OSError:
+            if _suits(runtime, _version(runtime, launcher)):
+                return launcher
+            # Something that does not run is in the way: into the temporary folder with it.
+            try:
+                os.rename(target, tempfile.mkdtemp(dir=work))
+            except FileNotFoundError:
+                pass
+        else:
+            return launcher
+    raise Unavailable(f"{target} could not be replaced by one that runs")
+
+
+# -- the command line -----------------------------------------------------------------------------
+
+
+def main(arguments=None):
+    """Run the command line; return the exit status."""
+    parser = argparse.ArgumentParser(
+        description="Find, or fetch, the interpreters that postcache's tests need.",
+        epilog="Environment: MICROPYTHON, PYTHON39, POSTCACHE_CACHE.",
+    )
+    parser.add_argument("name", nargs="?", choices=sorted(RUNTIMES), help="print this one's path")
+    parser.add_argument("--offline", action="store_true", help="never fetch")
+    parser.add_argument("--list", action="store_true", help="show what is found, and where")
+    options = parser.parse_args(arguments)
+    if options.list:
+        for name in sorted(RUNTIMES):
+            try:
+                path, place = find(name, offline=True)
+                print(f"{name:12} {place:12} {path}")
+            except Unavailable:
+                print(f"{name:12} {'not found':12} fetched on first use into {cache_folder()}")
+        return 0
+    if not options.name:
+        parser.error(f"name a runtime ({', '.join(sorted(RUNTIMES))}) or say --list")
+    try:
+        print(find(options.name, options.offline)[0])
+    except Unavailable as error:
+        print(f"get_runtimes: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

