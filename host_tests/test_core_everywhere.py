@@ -4,6 +4,7 @@ import ast
 import pathlib
 
 import pytest
+
 from conftest import HERE, find_runtime
 
 FILES = sorted((HERE / "core").glob("test_*.py"))

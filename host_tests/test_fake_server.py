@@ -15,8 +15,9 @@ import subprocess
 import sys
 import threading
 
-import fake_server
 import pytest
+
+import fake_server
 from fake_server import BROKEN, Answer, FakeServer, Receiver
 
 TIMEOUT = 10  # seconds, generous: reaching it fails the test

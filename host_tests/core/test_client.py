@@ -2,8 +2,9 @@
 
 import json
 
-from postcache import POSTCache
 from support import MICROPYTHON, Clock, Http, folder, raises
+
+from postcache import POSTCache
 
 
 def make(path=None, http=None, **kwargs):
@@ -143,6 +144,8 @@ def test_headers_are_sent_and_ours_cannot_be_replaced():
         ("Postcache-First", "9"),
         ("X", "a\r\nEvil: 1"),
         ("X\n", "a"),
+        ("X:", "a"),
+        ("", "a"),
         ("X", "é"),
     ):
         raises(ValueError, make, None, http, headers={name: value})
@@ -160,7 +163,7 @@ def test_bad_arguments_are_value_errors():
         ("max_bytes", 100),
     ):
         raises(ValueError, make, None, None, **{name: value})
-    for url in ("", "server/x", "ftp://server/", "http://", "http://a b/", "http://ser\nver/"):
+    for url in ("", "server/x", "ftp://server/", "http://", "http://a b/", "http://host\nname/"):
         if (
             not MICROPYTHON or url[:7] != "http://"
         ):  # requests there reports the rest when it sends
@@ -337,6 +340,12 @@ def test_a_callback_that_comes_back_in_does_no_harm():
     cache.add_request("outer")
     cache.flush()
     assert http.lines() == ["outer", "inner", "inner", "inner"]
+    cache.close()
+
+
+def test_an_empty_cache_is_not_false():
+    cache = POSTCache(None, folder())
+    assert cache and len(cache) == 0
     cache.close()
 
 

@@ -2,12 +2,13 @@
 
 import json
 
+from support import Clock, Http, folder
+
 import postcache.outbox as outbox_module
 from postcache.log import Log
 from postcache.outbox import Outbox
 from postcache.ports import BATCH, BUFFER, Directory
 from postcache.retry import retry_after
-from support import Clock, Http, folder
 
 
 def make(path, http, n=0, limit=500, interval=0, max_bytes=None, head=b'{"lines":['):

@@ -10,7 +10,7 @@ from .outbox import Outbox
 from .ports import Clock, Directory, Group, Http, Lock, Worker, dumps
 
 # Beginnings of the header names that are set here, in lower case.
-_RESERVED = ("content-", "transfer", "host", "idempote", "postcach")
+_RESERVED = ("content-", "transfer", "host", "idempote", "postcach", "")
 
 
 class POSTCache:
@@ -34,8 +34,8 @@ class POSTCache:
             None: half of what is free, at most 1 GiB (2 MiB on MicroPython).
         http, clock: ports of your own; see `postcache.ports`.
 
-    Raises ValueError for a bad argument, OSError when the directory cannot be used: not writable,
-    a file, in use by another instance, or written by a newer version.
+    Raises ValueError or TypeError for a bad argument, OSError when the directory cannot be used:
+    not writable, a file, in use by another instance, or written by a newer version.
     """
 
     def __init__(
@@ -61,11 +61,11 @@ class POSTCache:
             and (max_bytes is None or max_bytes >= 4096)
             and (async_interval is None or async_interval > 0)
         ):
-            raise ValueError("timeout, async_interval, upload_limit, max_bytes or data_key")
+            raise ValueError("bad async_interval, timeout, limit or key")
         fields = {"Content-Type": "application/json"}
         for name, value in (headers or {}).items():
             text = name + value
-            if min(text) < " " or max(text) > "~" or name.lower()[:8] in _RESERVED:
+            if min(text) < " " or max(text) > "~" or ":" in name or name.lower()[:8] in _RESERVED:
                 raise ValueError("bad header " + name)
             fields[name] = value
         # Text of its own: a dict that the caller changes later would change the bytes of a retry.
@@ -86,7 +86,7 @@ class POSTCache:
         except BaseException:
             self._fs.close()
             raise
-        self._append = Group(log.append)
+        self._append = Group(log)
         if self._http:
             self._outbox = Outbox(
                 log,
@@ -191,6 +191,10 @@ class POSTCache:
         """Records waiting. Damage that has not been read yet counts as if it were whole."""
         return len(self._log)
 
+    def __bool__(self):
+        """An empty cache is a cache: `if cache:` asks whether there is one."""
+        return True
+
     @property
     def stats(self):
         """
@@ -236,7 +240,7 @@ class POSTCache:
                 return
             if not goal:
                 least = left / 2
-            if not self._sending.acquire(goal, left if goal else -1):
+            if not self._sending.acquire(goal > 0, left if goal else -1):
                 return
             try:
                 if not outbox.send(left):

@@ -15,7 +15,7 @@ record.
 from binascii import crc32
 
 # Bytes a line adds to its payload, at most: checksum, two spaces, newline, 19 digits (2**63).
-OVERHEAD = 31
+OVERHEAD = 30
 # The shortest line there is, "xxxxxxxx 1 1\n": how many records a damaged region held, at most.
 SHORTEST = 13
 

@@ -75,20 +75,22 @@ class Log:
         self.stream = hexlify(os.urandom(8)).decode()
         self.acked = self.sending = self._generation = 0
         for name in _CURSORS:
-            version = 0
+            newer = False
             try:
                 with self._fs.open(name, "rb") as f:
-                    generation, text = decode(f.readline(128))
+                    # None does not unpack: that TypeError is the answer to damage, too.
+                    generation, text = decode(f.readline(128))  # pyright: ignore
                 version, *state = json.loads(text)
-                if generation > self._generation and version <= _VERSION:
+                newer = version > _VERSION
+                if generation > self._generation and not newer:
                     self.stream, self.acked, self.sending, self.dropped = state
                     self._generation = generation
             except OSError:
                 pass  # none there
             except (TypeError, ValueError):
                 self.damaged += 1
-            if version > _VERSION:
-                raise OSError(95, "%s: newer postcache, format %d" % (name, version))
+            if newer:
+                raise OSError(95, name + ": written by a newer postcache")
 
     def _move(self):
         """Make the cursor durable. OSError when that failed; the older copy is whole then."""
@@ -108,7 +110,8 @@ class Log:
         Store `payloads`, a list of bytes of JSON text without a newline; durable when it returns.
 
         Returns the sequence number of the last one. Raises OSError when they could not be stored;
-        none of them is then in the log or is sent, unless the power fails before the next append.
+        none of them is then in the log or is sent, unless it is opened anew before the next
+        append.
         """
         self._fs.check()
         with self._lock:
@@ -161,9 +164,9 @@ class Log:
         """
         Yield `(sequence number, payload)` of durable records, oldest first, from `position` on.
 
-        `position` is None for the oldest that is not acknowledged, or what `position(seq)`
-        returned when a reader had taken record `seq`. A reader that breaks off must be closed.
-        Raises OSError when a file cannot be read, and after some tries passes over it.
+        `position` is None for the oldest that is not acknowledged, or `(segment, offset, seq)` as
+        these attributes were when a reader had taken record `seq`. A reader that breaks off must
+        be closed. Raises OSError when a file cannot be read, and after some tries passes over it.
         """
         segment, offset, last = position or (0, 0, self.acked)
         while True:
@@ -198,8 +201,8 @@ class Log:
                             last = record[0]
                             yield record
                             # Asked for more: the reader took this one.
-                            self._segment = first
-                            self._offset = offset
+                            self.segment = first
+                            self.offset = offset
                 self._tries = 0
             except OSError as e:
                 if e.errno != 2:  # ENOENT: dropped in the meantime
@@ -211,10 +214,6 @@ class Log:
             if not upper:
                 return
             last = max(last, upper - 1)
-
-    def position(self, seq):
-        """Where the reader is that has taken record `seq` last."""
-        return (self._segment, self._offset, seq)
 
     def ack(self, first, last, sending):
         """
@@ -247,11 +246,6 @@ class Log:
         except OSError:
             self.errors += 1
             return False
-
-    def skip(self, stored):
-        """A reader found no record up to number `stored`: they are damaged, and wait no longer."""
-        with self._lock:
-            self.acked = max(self.acked, stored)
 
     def _clean(self):
         """Delete the segments that hold nothing but acknowledged records."""

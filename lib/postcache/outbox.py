@@ -27,7 +27,7 @@ class Outbox:
     to keep.
 
     Args:
-        log: with stored, sending, read(), position(), freeze(), ack(), skip().
+        log: a `log.Log`, or anything with what is used of it here.
         http: with post(url, headers, chunks, timeout); see `ports`.
         clock: with ticks_ms().
         url: str.
@@ -139,10 +139,10 @@ class Outbox:
         finally:
             reader.close()
         if not seq:
-            log.skip(stored)
+            log.acked = max(log.acked, stored)  # what is left is damaged, and waits no longer
             return None
         size += len(self._head) + len(self._tail) - 1
-        return first, seq, start, log.position(seq), size, payloads
+        return first, seq, start, (log.segment, log.offset, seq), size, payloads
 
     def _body(self, batch):
         seq, last, start, _, _, payloads = batch

@@ -22,6 +22,8 @@ import weakref
 from base64 import b64encode
 from urllib.parse import unquote, urlsplit
 
+from ..line import OVERHEAD
+
 SEGMENT = 256 * 1024  # bytes of a full segment; the longest record fits into one
 MAX_BYTES = 1 << 30  # default cap of what a log may take
 BATCH = 512 * 1024  # bytes of a batch; servers often take no more than 1 MiB
@@ -56,7 +58,8 @@ def dumps(value, kwargs=None):
     try:
         if not kwargs:
             return json.dumps(value, allow_nan=False).encode()
-        text = json.dumps(value, **dict(kwargs, allow_nan=False))
+        kwargs["allow_nan"] = False
+        text = json.dumps(value, **kwargs)
         json.loads(text, parse_constant=_refuse)
         # A raw newline in valid JSON text is white space between tokens: indent= makes them.
         return text.replace("\r", " ").replace("\n", " ").encode()
@@ -80,8 +83,9 @@ os.register_at_fork(after_in_child=_after_fork)
 
 
 def _sync(fd):
-    if hasattr(fcntl, "F_FULLFSYNC"):  # macOS: fsync(2) stops at the drive's cache
-        fcntl.fcntl(fd, fcntl.F_FULLFSYNC)
+    full = getattr(fcntl, "F_FULLFSYNC", None)
+    if full is not None:  # macOS: fsync(2) stops at the drive's cache
+        fcntl.fcntl(fd, full)
     else:
         os.fdatasync(fd)
 
@@ -178,8 +182,13 @@ class Directory:
     __del__ = close
 
     def names(self):
-        """Return the names in the directory, but for those that nobody here can have made."""
-        return [name for name in os.listdir(self.path) if name.isascii()]
+        """Return the names of the files in the directory, but for those that cannot be ours."""
+        with os.scandir(self.path) as entries:
+            return [
+                entry.name
+                for entry in entries
+                if len(entry.name) < 24 and entry.name.isascii() and entry.is_file()
+            ]
 
     def size(self, name):
         """Return the size of file `name` in bytes."""
@@ -253,13 +262,13 @@ class Group:
     Whoever finds no leader leads: takes what is queued by then and stores it for all.
 
     Args:
-        append: callable that stores a list of payloads and returns the number of the last one.
+        log: with append(payloads), which stores a list and returns the number of the last one, and
+            max_record. A group is not longer than the longest record, or it would outgrow a
+            segment.
     """
 
-    _MOST = 64 * 1024  # bytes in one commit, so that a group does not outgrow a segment by much
-
-    def __init__(self, append):
-        self._append = append
+    def __init__(self, log):
+        self._log = log
         self._queue = collections.deque()
         self._leading = threading.Lock()
 
@@ -277,12 +286,13 @@ class Group:
     def _commit(self):
         group = []
         size = 0
-        while self._queue and size < self._MOST:
-            entry = self._queue.popleft()
-            size += len(entry[0])
-            group.append(entry)
+        while self._queue:
+            size += len(self._queue[0][0]) + OVERHEAD
+            if group and size > self._log.max_record:
+                break
+            group.append(self._queue.popleft())
         try:
-            last = self._append([entry[0] for entry in group])
+            last = self._log.append([entry[0] for entry in group])
             for i, entry in enumerate(group):
                 entry[1] = last - len(group) + 1 + i
         except BaseException as e:
@@ -306,7 +316,7 @@ class Worker:
         self._at_exit = at_exit
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="postcache", daemon=True)
-        atexit.register(at_exit)
+        atexit.register(at_exit)  # pyright: ignore[reportCallIssue]
         self._thread.start()
 
     def _run(self):
@@ -364,9 +374,12 @@ class _Reader(io.BufferedReader):
     too much; both would let an answer that was cut short, or one that nobody asked for, count.
     """
 
-    surplus = False
+    def __init__(self, raw):
+        super().__init__(raw, CHUNK)
+        self._source = raw
+        self.surplus = False
 
-    def readline(self, size=-1):
+    def readline(self, size=-1):  # pyright: ignore[reportIncompatibleMethodOverride]
         line = super().readline(size)
         if not line.endswith(b"\n") and (size < 0 or len(line) < size):
             raise ConnectionResetError(104, "answer cut short")
@@ -374,9 +387,21 @@ class _Reader(io.BufferedReader):
 
     def close(self):
         if not self.closed:
-            self.raw.ended = True
+            self._source.ended = True
             self.surplus = bool(self.peek(1))
         super().close()
+
+
+class _Response(http.client.HTTPResponse):
+    """http.client takes an interim answer (RFC 9110, 15.2) other than 100 for the last one."""
+
+    def _read_status(self):
+        while True:
+            answer = super()._read_status()  # pyright: ignore[reportAttributeAccessIssue]
+            if answer[1] in (100, 101) or answer[1] >= 200:
+                return answer
+            while self.fp.readline(CHUNK) not in (b"\r\n", b"\n"):
+                pass
 
 
 class _Wire:
@@ -392,7 +417,7 @@ class _Wire:
         self._sock.sendall(data)
 
     def makefile(self, *args, **kwargs):
-        self.reader = _Reader(_Raw(self._sock, self._end), CHUNK)
+        self.reader = _Reader(_Raw(self._sock, self._end))
         return self.reader
 
     def close(self):
@@ -442,7 +467,7 @@ class Http:
         parts = urlsplit(url)
         peer = (parts.scheme, parts.hostname, parts.port)
         try:
-            if self._sock is None or self._peer != peer or self._stale():
+            if self._sock is None or self._peer != peer or self._stale(self._sock):
                 self.close()
                 self._sock = self._connect(parts, end)
                 self._peer = peer
@@ -467,10 +492,11 @@ class Http:
                 pass
             sock.close()
 
-    def _stale(self):
+    @staticmethod
+    def _stale(sock):
         # Between exchanges a server has nothing to say: it is an end of file, or not our answer.
         poll = select.poll()
-        poll.register(self._sock, select.POLLIN)
+        poll.register(sock, select.POLLIN)
         return bool(poll.poll(0))
 
     def _connect(self, parts, end):
@@ -525,6 +551,7 @@ class Http:
         wire = _Wire(sock, end)
         connection = http.client.HTTPConnection(parts.hostname, parts.port)
         connection.sock = wire
+        connection.response_class = _Response
         path = parts.path or "/"
         if parts.query:
             path += "?" + parts.query

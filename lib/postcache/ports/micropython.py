@@ -23,7 +23,7 @@ class Lock:
 
     held = False
 
-    def acquire(self, blocking=True, timeout=-1):
+    def acquire(self, *args):
         held, self.held = self.held, True
         return not held
 
@@ -127,8 +127,8 @@ class Directory:
         _in_use.discard(self.path)
 
     def names(self):
-        """Return the names in the directory."""
-        return os.listdir(self.path)
+        """Return the names of the files in the directory."""
+        return [entry[0] for entry in os.ilistdir(self.path) if entry[1] == 0x8000]
 
     def size(self, name):
         """Return the size of file `name` in bytes."""
@@ -180,9 +180,9 @@ class Clock:
 Worker = None  # no threads: whoever wants to send calls poll()
 
 
-def Group(append):  # noqa: N802 - a class on CPython
+def Group(log):  # noqa: N802 - a class on CPython
     """No threads either whose commits could be grouped."""
-    return append
+    return log.append
 
 
 # --- HTTP ---
@@ -253,8 +253,8 @@ class _Guard:
         if self.status:
             return b"\r\n"
         self._flush()
-        status = 100
-        while status == 100:
+        status = 0
+        while status < 200:  # RFC 9110, 15.2: interim answers, any number of them
             line = self._line()
             # RFC 9112, section 4: HTTP-version SP 3DIGIT SP [reason-phrase]
             if line[:7] != b"HTTP/1." or line[8:9] + line[12:13] not in (b" ", b"  "):
@@ -305,7 +305,7 @@ class Http:
     def __init__(self, url):
         if url[:7] != "http://" or "@" in url:
             # Not repeated here: it may hold a secret.
-            raise ValueError("http_endpoint: http://host, without a user")
+            raise ValueError("http_endpoint: http:// only")
         import requests  # frozen into the firmware of boards with a network
 
         self._lib = requests

@@ -1,0 +1,82 @@
+# The public names, typed. They are loaded on first use, which a type checker cannot follow.
+
+from collections.abc import Coroutine, Iterable, Iterator, Mapping
+from os import PathLike
+from typing import Any, Protocol, TypedDict
+
+from typing_extensions import Self
+
+__version__: str
+
+class _Http(Protocol):
+    # It may also have a close(), called when the POSTCache is closed.
+    def post(
+        self, url: str, headers: dict[str, str], chunks: Iterator[bytes], timeout: float, /
+    ) -> tuple[int, Mapping[str, str]]: ...
+
+class _Clock(Protocol):
+    def ticks_ms(self) -> int: ...
+
+class _Stats(TypedDict):
+    stream: str
+    added: int
+    sent: int
+    waiting: int
+    dropped: int
+    rejected: int
+    damaged: int
+    errors: int
+    retries: int
+    status: int | None
+    error: str | None
+    next_try_ms: int
+    journal: str
+
+class POSTCache:
+    def __init__(
+        self,
+        http_endpoint: str | None,
+        cache_path: str | PathLike[str],
+        async_interval: float | None = None,
+        top_level_attributes: dict[str, Any] | None = None,
+        upload_limit: int = 500,
+        data_key: str = "lines",
+        check_same_thread: bool = True,
+        *,
+        headers: Mapping[str, str] | None = None,
+        timeout: float = 10,
+        max_bytes: int | None = None,
+        http: _Http | None = None,
+        clock: _Clock | None = None,
+    ) -> None: ...
+    def add_request(self, body: Any, **json_dumps_kwargs: Any) -> int: ...
+    def flush(self, timeout: float | None = None) -> bool: ...
+    def poll(self) -> None: ...
+    def run(self) -> Coroutine[Any, Any, None]: ...
+    def close(self, timeout: float | None = None) -> None: ...
+    def __enter__(self) -> Self: ...
+    def __exit__(self, *args: object) -> None: ...
+    def __len__(self) -> int: ...
+    @property
+    def stats(self) -> _Stats: ...
+
+class Log:
+    stream: str
+    stored: int
+    acked: int
+    sending: int
+    opened: int
+    dropped: int
+    damaged: int
+    errors: int
+    max_record: int
+    # fs: a postcache.ports.Directory, or anything with its methods.
+    def __init__(self, fs: Any, max_bytes: int | None = None) -> None: ...
+    def append(self, payloads: Iterable[bytes]) -> int: ...
+    def read(self, position: tuple[int, int, int] | None) -> Iterator[tuple[int, bytes]]: ...
+    def position(self, seq: int) -> tuple[int, int, int]: ...
+    def ack(self, first: int, last: int, sending: int) -> None: ...
+    def freeze(self, last: int) -> bool: ...
+    def skip(self, stored: int) -> None: ...
+    def __len__(self) -> int: ...
+    def close(self) -> None: ...
