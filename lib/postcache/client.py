@@ -61,12 +61,12 @@ class POSTCache:
             and (max_bytes is None or max_bytes >= 4096)
             and (async_interval is None or async_interval > 0)
         ):
-            raise ValueError("bad async_interval, timeout, limit or key")
+            raise ValueError("bad async_interval, timeout or limit")
         fields = {"Content-Type": "application/json"}
         for name, value in (headers or {}).items():
             text = name + value
             if min(text) < " " or max(text) > "~" or ":" in name or name.lower()[:8] in _RESERVED:
-                raise ValueError("bad header " + name)
+                raise ValueError("bad header")
             fields[name] = value
         # Text of its own: a dict that the caller changes later would change the bytes of a retry.
         rest = (top_level_attributes or {}).copy()
@@ -115,6 +115,7 @@ class POSTCache:
         when it could not be stored. A failure to send is not raised: the record waits.
         """
         payload = dumps(body, json_dumps_kwargs)
+        self._fs.check()  # first: a forked child must not wait for threads that it does not have
         if self._closed:
             raise ValueError("closed")
         if len(payload) > self._log.max_record:
@@ -142,7 +143,7 @@ class POSTCache:
 
     def poll(self):
         """For programs with a main loop of their own: send one batch, if it is time."""
-        if not self._idle_ms() and self._sending.acquire(False):
+        if self._idle_ms() == 0 and self._sending.acquire(False):
             try:
                 self._outbox.send(self._timeout)
             finally:
@@ -213,7 +214,7 @@ class POSTCache:
 
     def _idle_ms(self):
         """Milliseconds until poll() may have something to do; None when it never will."""
-        if self._closed:
+        if self._closed or not self._fs.path:
             return None
         if not self._outbox or self._worker or not len(self._log):
             return 1000
@@ -230,11 +231,11 @@ class POSTCache:
         log = self._log
         outbox = self._outbox
         clock = self._clock
-        end = timeout and clock.ticks_ms() + int(timeout * 1000)
+        end = clock.ticks_ms() + int((timeout or 0) * 1000)
         least = 0
         while outbox and log.acked < (goal or log.stored) and (goal or not outbox.wait_ms()):
             left = self._timeout
-            if end:
+            if timeout is not None:
                 left = min(left, (end - clock.ticks_ms()) / 1000)
             if left <= least or self._closed:
                 return

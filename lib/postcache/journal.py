@@ -47,8 +47,6 @@ class AppendJournal:
     Opening reads the end of the newest file only, whatever waits in it and in the others.
     """
 
-    kind = "append"
-
     def __init__(self, fs, limit, firsts):
         self._fs = fs
         self._limit = limit

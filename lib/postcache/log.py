@@ -90,7 +90,7 @@ class Log:
             except (TypeError, ValueError):
                 self.damaged += 1
             if newer:
-                raise OSError(95, name + ": written by a newer postcache")
+                raise OSError(95, name + ": of a newer postcache")
 
     def _move(self):
         """Make the cursor durable. OSError when that failed; the older copy is whole then."""
@@ -113,7 +113,6 @@ class Log:
         none of them is then in the log or is sent, unless it is opened anew before the next
         append.
         """
-        self._fs.check()
         with self._lock:
             seq = self.stored
             data = b""

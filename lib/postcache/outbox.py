@@ -3,7 +3,7 @@ What to send, when, and what an answer means.
 
 A batch is a run of consecutive numbers, oldest first, so that its line i is record first + i. Its
 end is made durable before its first try: a retry, also after a reboot, repeats the same bytes
-under the same key. While one is being delivered the next is formed, and one write of the cursor
+under the same key. While the server works on one the next is formed, and one write of the cursor
 acknowledges the one and begins the other.
 
     read -> batch -> freeze -> POST -> 2xx -> ack      anything else -> back-off, and the same
@@ -81,14 +81,10 @@ class Outbox:
                 self.status, headers = self._post(batch, timeout)
                 if 200 <= self.status < 300:
                     self._failures = 0
-                    first, last, _, end, _, _ = batch
+                    first, last, *_ = batch
                     self.sent += last - first + 1
-                    self._batch = after = None
-                    try:
-                        after = self._form(end, 0)
-                    finally:
-                        log.ack(first, last, after[1] if after else 0)
-                    self._batch = after
+                    self._batch = after = self._after
+                    log.ack(first, last, after[1] if after else 0)
                 else:
                     error = "HTTP %d" % self.status
                     if "retry-after" in headers:
@@ -139,33 +135,41 @@ class Outbox:
         finally:
             reader.close()
         if not seq:
-            log.acked = max(log.acked, stored)  # what is left is damaged, and waits no longer
+            if not start:
+                log.acked = max(log.acked, stored)  # what is left is damaged: it waits no longer
             return None
         size += len(self._head) + len(self._tail) - 1
         return first, seq, start, (log.segment, log.offset, seq), size, payloads
 
     def _body(self, batch):
-        seq, last, start, _, _, payloads = batch
+        seq, last, start, end, _, payloads = batch
+        self._after = None
         mark = self._head
         if payloads:
             yield mark + b",".join(payloads) + self._tail
-            return
-        reader = self._log.read(start)
+        else:
+            reader = self._log.read(start)
+            try:
+                for number, payload in reader:
+                    if number != seq:
+                        break
+                    yield mark + payload
+                    mark = b","
+                    seq += 1
+                    if number == last:
+                        break
+            finally:
+                reader.close()
+            if seq <= last:
+                # Readable a moment ago: the next try forms the batch anew, without the damage.
+                self._batch = None
+                raise OSError(5)
+            yield self._tail
+        # The port has all of this one: form the next while the server works on it.
         try:
-            for number, payload in reader:
-                if number != seq:
-                    break
-                yield mark + payload
-                mark = b","
-                if number == last:
-                    yield self._tail
-                    return
-                seq += 1
-        finally:
-            reader.close()
-        # Readable a moment ago: the next try forms the batch anew, without what is damaged now.
-        self._batch = None
-        raise OSError(5, "")
+            self._after = self._form(end, 0)
+        except OSError:
+            pass  # met again, and backed off from, by the next call
 
     def _post(self, batch, timeout):
         headers = self._headers

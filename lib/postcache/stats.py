@@ -16,7 +16,7 @@ def collect(log, outbox):
         "status": None,
         "error": None,
         "next_try_ms": 0,
-        "journal": log.journal.kind,
+        "journal": type(log.journal).__name__[:-7].lower(),
     }
     if outbox:
         for name in ("sent", "retries", "status", "error"):

@@ -175,9 +175,9 @@ class Directory:
 
     def close(self):
         """Let others open it."""
-        if self._lock is not None:
-            os.close(self._lock)
-            self._lock = None
+        lock, self._lock = self._lock, None
+        if lock is not None:
+            os.close(lock)
 
     __del__ = close
 
@@ -259,7 +259,10 @@ class Group:
     """
     Group commit: threads that append at the same time share one write and one sync.
 
-    Whoever finds no leader leads: takes what is queued by then and stores it for all.
+    Whoever gets the lock leads: takes what is queued and stores it for all. The others sleep on
+    locks of their own until their record is stored or it is their turn to lead; at one lock for
+    all they would wake up one after the other. Waking is for speed only: who is not woken, because
+    Ctrl-C hit the leader, looks for itself after a moment.
 
     Args:
         log: with append(payloads), which stores a list and returns the number of the last one, and
@@ -269,37 +272,70 @@ class Group:
 
     def __init__(self, log):
         self._log = log
-        self._queue = collections.deque()
         self._leading = threading.Lock()
+        self._appointed = False  # somebody has been woken to lead
+        self._queue = collections.deque()
 
     def __call__(self, payloads):
         """Store `payloads`, a tuple of one; return its number, or raise what its commit raised."""
-        entry = [payloads[0], None]  # the payload; then its number or an exception
+        entry = _Entry(payloads[0])
         self._queue.append(entry)
-        with self._leading:
-            while entry[1] is None:
-                self._commit()
-        if isinstance(entry[1], BaseException):
-            raise entry[1]
-        return entry[1]
+        if self._leading.locked() or self._appointed:
+            entry.wake.acquire(timeout=0.1)
+        if entry.result is None:
+            with self._leading:
+                self._appointed = False
+                while entry.result is None:
+                    self._commit()
+            # The next leader is one that came while this one led. Were it this one again, with its
+            # next record, it would lead a group of its own while the others wake up.
+            following = list(self._queue)[:1]
+            self._appointed = bool(following)
+            self._wake(following)
+        if isinstance(entry.result, BaseException):
+            raise entry.result
+        return entry.result
 
     def _commit(self):
+        if not self._queue:
+            raise OSError(4, "interrupted")  # the thread that took this one's record from it
         group = []
         size = 0
-        while self._queue:
-            size += len(self._queue[0][0]) + OVERHEAD
-            if group and size > self._log.max_record:
-                break
-            group.append(self._queue.popleft())
+        failure = OSError(4, "interrupted")
         try:
-            last = self._log.append([entry[0] for entry in group])
+            while self._queue:
+                size += len(self._queue[0].payload) + OVERHEAD
+                if group and size > self._log.max_record:
+                    break
+                group.append(self._queue.popleft())
+            last = self._log.append([entry.payload for entry in group])
             for i, entry in enumerate(group):
-                entry[1] = last - len(group) + 1 + i
-        except BaseException as e:
+                entry.result = last - len(group) + 1 + i
+        except Exception as e:
+            failure = e
+        finally:
             for entry in group:
-                entry[1] = e if isinstance(e, Exception) else OSError(4, "interrupted")
-            if not isinstance(e, Exception):
-                raise
+                if entry.result is None:
+                    entry.result = failure
+            self._wake(group)
+
+    @staticmethod
+    def _wake(entries):
+        for entry in entries:
+            if entry.wake.locked():
+                entry.wake.release()
+
+
+class _Entry:
+    """One payload on its way through a Group."""
+
+    __slots__ = ("payload", "result", "wake")
+
+    def __init__(self, payload):
+        self.payload = payload
+        self.result = None  # its number, or the exception of its commit
+        self.wake = threading.Lock()  # held until it is stored, or has to lead
+        self.wake.acquire()
 
 
 class Worker:
@@ -570,18 +606,19 @@ class Http:
         try:
             pending = bytearray()
             started = False
+            left = int(headers["Content-Length"])
             for chunk in chunks:
                 pending += chunk
-                if len(pending) >= CHUNK:
-                    if not started:
-                        connection.endheaders()
+                left -= len(chunk)
+                # All of it is sent before the next chunk is asked for: behind the last one the
+                # outbox does other work, and the server can do its own in the meantime.
+                if len(pending) >= CHUNK or left <= 0:
+                    if started:
+                        wire.sendall(pending)
+                    else:
+                        connection.endheaders(bytes(pending))
                         started = True
-                    wire.sendall(pending)
                     pending = bytearray()
-            if started:
-                wire.sendall(pending)
-            else:
-                connection.endheaders(bytes(pending))
         except (BrokenPipeError, ConnectionResetError) as e:
             failure = e  # a server may refuse before it has read everything: see what it said
         response = connection.getresponse()

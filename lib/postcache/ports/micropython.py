@@ -103,18 +103,18 @@ class Directory:
 
     def __init__(self, path):
         if path[:1] != "/":
-            path = (os.getcwd() + "/" + path).replace("//", "/")
-        self.path = path
+            path = os.getcwd() + "/" + path
+        self.path = ""
+        for name in path.split("/"):
+            if name not in ("", "."):
+                self.path = path = self.path + "/" + name
+                try:
+                    os.mkdir(path)
+                except OSError as e:
+                    if e.errno != 17:  # EEXIST
+                        raise OSError(e.errno, path)
         if path in _in_use:
             raise OSError(16, "in use: " + path)
-        part = ""
-        for name in path.strip("/").split("/"):
-            part += "/" + name
-            try:
-                os.mkdir(part)
-            except OSError as e:
-                if e.errno != 17:  # EEXIST
-                    raise
         if not os.stat(path)[0] & 0x4000:
             raise OSError(20, "a file is in the way: " + path)
         _in_use.add(path)
