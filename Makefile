@@ -36,7 +36,7 @@ export PYRIGHT_PYTHON_IGNORE_WARNINGS = 1
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
 
-demo: $(READY) ## Show a reading survive an outage and a power cut; RUNTIME=cpython or micropython
+demo: $(READY) ## Show readings survive an outage and two kills; RUNTIME=cpython or micropython
 	$(PY) tools/demo.py --runtime $(RUNTIME)
 
 test: $(READY) $(SITE39)/.ready ## Run every test, also under MicroPython and the oldest Python
