@@ -530,6 +530,35 @@ def test_a_read_only_directory_with_a_backlog_loses_nothing(unprivileged, server
     assert waiting(tmp_path) == 0
 
 
+PROTECTED = """
+import os, sys
+sys.path.append(sys.argv[2])
+from support import RamBlocks
+from postcache import POSTCache
+
+blocks = RamBlocks(512, 1024)
+os.VfsFat.mkfs(blocks)
+os.mount(os.VfsFat(blocks), "/sd")
+with POSTCache(None, "/sd/log") as cache:
+    cache.add_request(1)
+os.umount("/sd")
+os.mount(blocks, "/sd", readonly=True)
+with POSTCache(sys.argv[1], "/sd/log") as cache:
+    print(cache.flush())
+    try:
+        cache.add_request(2)
+    except OSError:
+        print("not stored")
+"""
+
+
+def test_micropython_delivers_what_is_on_a_write_protected_card(server):
+    runtime = find_runtime("micropython")
+    done = runtime.run("-c", PROTECTED, server.url, PROGRAMS.parent / "core")
+    assert done.stdout == "True\nnot stored\n"
+    assert server.receiver.lines == [1]
+
+
 # --- asyncio ---
 
 RUN = """

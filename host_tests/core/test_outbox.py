@@ -207,6 +207,22 @@ def test_a_port_that_answers_nonsense_keeps_the_records():
         log.close()
 
 
+def test_a_port_that_does_not_read_the_body_sends_each_batch_once():
+    keys = []
+
+    class Lazy:
+        def post(self, url, headers, chunks, timeout):
+            keys.append(headers["Idempotency-Key"].split("-", 1)[1])
+            return 200, {}
+
+    log, outbox, _ = make(folder(), Lazy(), 5, limit=2)
+    for _ in range(6):
+        assert outbox.send(10)
+    assert keys == ['1-2"', '3-4"', '5-5"']
+    assert len(log) == 0
+    log.close()
+
+
 def test_back_off_is_random_below_a_bound_that_doubles_to_a_cap():
     seen = {}
     for _ in range(12):

@@ -143,7 +143,6 @@ class Outbox:
 
     def _body(self, batch):
         seq, last, start, end, _, payloads = batch
-        self._after = None
         mark = self._head
         if payloads:
             yield mark + b",".join(payloads) + self._tail
@@ -179,6 +178,7 @@ class Outbox:
         headers["Postcache-Last"] = last = str(batch[1])
         headers["Idempotency-Key"] = '"%s-%s-%s"' % (stream, first, last)
         body = self._body(batch)
+        self._after = None
         try:
             return self._http.post(self._url, headers, body, timeout)
         finally:
