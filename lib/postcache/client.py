@@ -61,7 +61,7 @@ class POSTCache:
             and (max_bytes is None or max_bytes >= 4096)
             and (async_interval is None or async_interval > 0)
         ):
-            raise ValueError("bad async_interval, timeout or limit")
+            raise ValueError("bad async_interval, timeout, limit")
         fields = {"Content-Type": "application/json"}
         for name, value in (headers or {}).items():
             text = name + value
@@ -119,7 +119,7 @@ class POSTCache:
         if self._closed:
             raise ValueError("closed")
         if len(payload) > self._log.max_record:
-            raise ValueError("more than %d bytes" % self._log.max_record)
+            raise ValueError("over %d bytes" % self._log.max_record)
         seq = self._append((payload,))
         if self._sync:
             self._drain(self._timeout)

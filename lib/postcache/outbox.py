@@ -50,9 +50,9 @@ class Outbox:
         self._head = head
         self._tail = tail
         self._limit = limit
-        self._interval = interval
+        self._round = interval
         self._batch = None
-        self._next = self._failures = 0  # ticks before which nothing is tried; failures in a row
+        self._next = self._failed = 0  # ticks before which nothing is tried; failures in a row
         self.sent = self.retries = 0
         self.status = self.error = None
 
@@ -80,7 +80,7 @@ class Outbox:
                 self.status = None
                 self.status, headers = self._post(batch, timeout)
                 if 200 <= self.status < 300:
-                    self._failures = 0
+                    self._failed = 0
                     first, last, *_ = batch
                     self.sent += last - first + 1
                     self._batch = after = self._after
@@ -99,12 +99,12 @@ class Outbox:
         if error:
             # "Exponential Backoff And Jitter": random below a bound that doubles, so that a fleet
             # which lost its server together does not come back together.
-            bound = min(_CAP, _BASE << min(self._failures, 9))
+            bound = min(_CAP, _BASE << min(self._failed, 9))
             pause += int.from_bytes(os.urandom(4), "big") % bound
-            self._failures += 1
+            self._failed += 1
             self.retries += 1
         if error or not self._batch:
-            pause = max(pause, self._interval)
+            pause = max(pause, self._round)
         self._next = self._clock.ticks_ms() + pause
         self.error = error
         return not error

@@ -129,7 +129,12 @@ class Directory:
             raise ValueError("cache_path: a directory on a disk")
         self.path = os.path.abspath(os.fspath(path))
         self._make(self.path)
-        self._lock = os.open(self.path + "/lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
+        try:
+            self._lock = os.open(self.path + "/lock", flags, 0o666)
+        except OSError:
+            # A card that became read-only: what is on it can still be sent, and needs a lock, too.
+            self._lock = os.open(self.path + "/lock", os.O_RDONLY | os.O_CLOEXEC)
         try:
             # The kernel drops it with the process, however that ends.
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -574,8 +579,12 @@ class Http:
             resolve()
         except OSError:
             self._resolver = threading.Thread(target=resolve, name="postcache-dns", daemon=True)
-            self._resolver.start()
-            self._resolver.join(_left(end))
+            try:
+                self._resolver.start()
+                self._resolver.join(_left(end))
+            except RuntimeError:  # Python 3.12 starts no thread once the program is ending
+                self._resolver = None
+                resolve()
         if not found:
             raise TimeoutError(110, "name look-up took too long")
         if isinstance(found[0], OSError):

@@ -111,7 +111,7 @@ class Directory:
                 try:
                     os.mkdir(path)
                 except OSError as e:
-                    if e.errno != 17:  # EEXIST
+                    if e.errno not in (17, 30):  # EEXIST; EROFS also for one that is there
                         raise OSError(e.errno, path)
         if path in _in_use:
             raise OSError(16, "in use: " + path)
