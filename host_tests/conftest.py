@@ -20,6 +20,7 @@ sys.path.insert(0, str(LIB))
 
 CPYTHON = "CPython %d.%d" % sys.version_info[:2]
 _counts = collections.Counter()
+_figures = []
 _versions = {}
 
 
@@ -109,6 +110,11 @@ def count_cases(runtime, n):
     _counts[runtime] += n
 
 
+def say(figure):
+    """Show a line of text, a figure that a test counted, at the end of the run."""
+    _figures.append(figure)
+
+
 def pytest_runtest_logreport(report):
     if report.when == "call" and report.passed:
         name = report.nodeid.lower()
@@ -122,3 +128,5 @@ def pytest_terminal_summary(terminalreporter):
         if name == "MicroPython":
             name += " " + _versions.get("micropython", "")
         terminalreporter.write_line("%-18s %d" % (name, n))
+    for figure in _figures:
+        terminalreporter.write_line(figure)

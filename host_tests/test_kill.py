@@ -12,6 +12,7 @@ import random
 import signal
 import time
 
+import conftest
 from fake_server import Answer
 from programs.logger import record
 
@@ -47,9 +48,9 @@ class Figures:
         self.kills = self.next = 0
 
     def report(self, what, server):
-        """Print one line, which pytest shows with -rP and when the test fails."""
+        """Show one line at the end of the run, and when the test fails."""
         receiver = server.receiver
-        print(
+        conftest.say(
             "%s, %s: %d kills, %d records told stored, %d requests, %d batches stored, %d of them "
             "duplicates that the receiver recognised, %d records that a naive one would have "
             "twice, %d arrived of %d adds in progress; POSTCACHE_SEED=%d"

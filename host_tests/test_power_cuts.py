@@ -13,6 +13,7 @@ import json
 import pytest
 
 import postcache.client
+from conftest import say
 from postcache import POSTCache
 from power import ROOT, Disk, directory
 
@@ -313,5 +314,5 @@ def test_the_model_finds_what_is_taken_away(broken, monkeypatch):
 
 
 def test_how_many_cuts_were_made():
-    print("power cuts on the model: %d" % cuts)
+    say("power cuts on the model: %d" % cuts)
     assert cuts > 10000

@@ -304,6 +304,27 @@ def test_cooperative_sending_keeps_the_interval():
     cache.close()
 
 
+def test_a_failed_try_does_not_end_the_interval():
+    if not MICROPYTHON:
+        return
+    clock = Clock()
+    http = Http(200, 500, default=200)
+    cache = make(http=http, clock=clock, async_interval=30)
+    at = []
+    for n in range(300):
+        before = len(http.posts)
+        cache.add_request(n)
+        at += [clock.now] * (len(http.posts) - before)
+        clock.now += 1000
+    # Rounds 30 s apart, each of two batches at most: one frozen before, one of what came since.
+    assert len(at) <= 2 * (300 // 30) + 2
+    for i in range(2, len(at)):
+        assert at[i] - at[i - 2] >= 29000
+    cache.flush()
+    assert http.lines() == list(range(300))
+    cache.close()
+
+
 def test_close_delivers_what_waits_when_the_server_is_well():
     clock = Clock()
     path = folder()

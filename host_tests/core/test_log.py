@@ -2,7 +2,7 @@
 
 import os
 
-from support import folder, raises
+from support import MICROPYTHON, folder, raises
 
 from postcache.line import encode
 from postcache.log import Log
@@ -366,6 +366,53 @@ def test_dropped_while_it_was_on_its_way_and_then_delivered_is_not_dropped():
     log.close()
 
 
+def test_strangers_that_fill_the_log_do_not_make_it_drop_its_journal():
+    path = folder()
+    filled(path, 3)
+    put(path, "photo.jpg", b"x" * 20000)
+    log = open_log(path, max_bytes=16384)
+    for i in range(4, 101):
+        assert log.append([b'"%098d"' % i]) == i
+    left = numbers(log)
+    assert left and left == list(range(left[0], 101))
+    log.close()
+    log = open_log(path, max_bytes=16384)
+    assert log.append([b"1"]) == 101
+    log.close()
+
+
+def test_a_disk_that_others_have_filled_is_no_reason_to_drop_what_is_there():
+    log = open_log(folder())
+    log._limit = log.journal._limit = 2048
+    log._fs.free = lambda: 0
+    for i in range(1, 15):
+        log.append([b'"%098d"' % i])
+    dropped = log.dropped
+    size = sum([log._fs.size(name) for name in log._fs.names()])
+    assert dropped == 0
+    assert size < 2048 + 300
+    log.close()
+
+
+def test_a_callback_in_the_middle_of_an_append_takes_no_number_twice():
+    if not MICROPYTHON:
+        return  # a lock that waits is right where there are threads
+    log = open_log(folder())
+    log.append([b"1"])
+    real = log.journal.write
+
+    def write(data):
+        log.journal.write = real
+        raises(OSError, log.append, [b'"came in between"'])
+        real(data)
+
+    log.journal.write = write
+    assert log.append([b"2"]) == 2
+    assert log.append([b"3"]) == 3
+    assert records(log) == [(1, b"1"), (2, b"2"), (3, b"3")]
+    log.close()
+
+
 def test_a_position_goes_on_where_a_reader_stopped():
     path = folder()
     filled(path, 200, max_bytes=65536)
@@ -420,8 +467,8 @@ class Counting:
                 counting.read += len(data)
                 return data
 
-            def readline(self, n):
-                data = f.readline(n)
+            def readline(self, *args):
+                data = f.readline(*args)
                 counting.read += len(data)
                 return data
 

@@ -185,6 +185,8 @@ def test_only_2xx_acknowledges():
         assert outbox.status == status
         assert outbox.send(10)
         assert len(log) == 0
+        http.posts.clear()  # a board's heap would be in pieces
+        http.taken.clear()
     log.close()
 
 
@@ -307,50 +309,166 @@ def test_a_round_ends_when_nothing_waits_and_the_next_keeps_the_interval():
     log.close()
 
 
-def test_an_unreadable_segment_is_tried_again_and_then_passed_over():
-    path = folder()
+def test_what_comes_during_a_round_waits_for_the_next():
+    class Busy(Http):
+        def post(self, url, headers, chunks, timeout):
+            answer = Http.post(self, url, headers, chunks, timeout)
+            log.append([b'"came during the exchange"'])
+            return answer
+
+    http = Busy()
+    log, outbox, clock = make(folder(), http, 3, limit=2, interval=60000)
+    for _ in range(3):
+        rounds = 0
+        while not outbox.wait_ms():
+            assert outbox.send(10)
+            rounds += 1
+        assert rounds <= 3  # an endless producer does not make an endless round
+        clock.now += 60000
+    log.close()
+
+
+def test_steady_sending_does_not_read_what_was_delivered_again():
     http = Http()
-    log, outbox, _ = make(path, http, 0, max_bytes=8192)  # 1024 bytes a segment
-    for n in range(1, 61):
-        log.append([b'{"n":%d}' % n])
-    name = log.journal.firsts
-    assert len(name) > 1
-    bad = "%010d.log" % name[0]
+    log, outbox, _ = make(folder(), http)
+    reads = []
     real = log._fs.open
-    failing = [True]
+
+    def watch(name, mode):
+        f = real(name, mode)
+        if mode != "rb" or not name.endswith(".log"):
+            return f
+
+        class Reader:
+            def __enter__(self):
+                return self
+
+            def __exit__(self, *args):
+                f.close()
+
+            def seek(self, at):
+                f.seek(at)
+
+            def readline(self):
+                data = f.readline()
+                reads.append(len(data))
+                return data
+
+        return Reader()
+
+    log._fs.open = watch
+    for n in range(1, 51):
+        log.append([b'{"n":%d}' % n])
+        assert outbox.send(10)
+    assert len(log) == 0
+    # A record is read to be sent, and on a board once more when the batch is streamed.
+    assert len(reads) <= 3 * 50
+    assert http.lines() == [{"n": n} for n in range(1, 51)]
+    log.close()
+
+
+def broken_open(log, broken, errno=5):
+    """Let opening the segments `broken` (a list of first numbers) fail; returns the failures."""
+    real = log._fs.open
+    count = []
 
     def fail(name, mode):
-        if name == bad and failing[0]:
-            raise OSError(5)
+        if mode == "rb" and name[:-4].isdigit() and int(name[:-4]) in broken:
+            count.append(name)
+            raise OSError(errno, "")
         return real(name, mode)
 
     log._fs.open = fail
-    for _ in range(3):
-        assert not outbox.send(10)
-    assert http.posts == [] and len(log) == 60
-    failing[0] = False  # the card is back in its slot: nothing was lost
-    while len(log):
-        assert outbox.send(10)
-    assert http.lines() == [{"n": n} for n in range(1, 61)]
-    log.close()
+    return count
+
+
+def sixty(http):
+    """A log with sixty records in several segments of 512 bytes."""
+    log, outbox, _ = make(folder(), http, 0, max_bytes=4096)
+    for n in range(1, 61):
+        log.append([b'{"n":%d}' % n])
+    assert len(log.journal.firsts) > 2
+    return log, outbox
+
+
+def test_what_cannot_be_read_for_a_while_is_kept():
+    # A bad contact, or a directory that is away: all of it, or the first segment only.
+    for errno in (5, 2):
+        for segments in (1, 99):
+            http = Http()
+            log, outbox = sixty(http)
+            broken = log.journal.firsts[:segments]
+            broken_open(log, broken, errno)
+            for _ in range(5):
+                assert not outbox.send(10)
+            assert http.posts == [] and len(log) == 60
+            del broken[:]
+            while len(log):
+                assert outbox.send(10)
+            assert http.lines() == [{"n": n} for n in range(1, 61)]
+            log.close()
 
 
 def test_a_segment_that_stays_unreadable_does_not_hold_up_the_rest_for_ever():
     http = Http()
-    log, outbox, _ = make(folder(), http, 0, max_bytes=8192)
-    for n in range(1, 61):
-        log.append([b'{"n":%d}' % n])
+    log, outbox = sixty(http)
     first, second = log.journal.firsts[:2]
-    real = log._fs.open
-
-    def fail(name, mode):
-        if name == "%010d.log" % first:
-            raise OSError(5)
-        return real(name, mode)
-
-    log._fs.open = fail
-    for _ in range(20):
+    broken_open(log, [first])
+    for _ in range(60):
         outbox.send(10)
     assert http.lines() == [{"n": n} for n in range(second, 61)]
-    assert log.damaged == 1 and log.errors >= 8
+    assert log.damaged == 1 and log.errors >= 39
+    log.close()
+
+
+def test_each_segment_has_its_own_tries():
+    http = Http()
+    log, outbox = sixty(http)
+    firsts = log.journal.firsts[:]
+    broken = firsts[:2]
+    count = broken_open(log, broken)
+    for _ in range(200):
+        outbox.send(10)
+    assert http.lines() == [{"n": n} for n in range(firsts[2], 61)]
+    assert len(count) == 80 and log.damaged == 2
+    log.close()
+
+
+def test_no_memory_for_the_next_batch_does_not_send_this_one_again():
+    http = Http()
+    log, outbox, _ = make(folder(), http, 4, limit=2)
+    real = log.read
+    calls = []
+
+    def read(position):
+        calls.append(position)
+        if len(calls) == 2:
+            raise MemoryError
+        return real(position)
+
+    log.read = read
+    for _ in range(4):
+        outbox.send(10)
+    assert len(http.posts) == 2
+    assert http.lines() == [{"n": n} for n in range(1, 5)]
+    log.close()
+
+
+def test_a_port_that_stops_at_content_length_drains_the_backlog_in_one_round():
+    class Exact(Http):
+        def post(self, url, headers, chunks, timeout):
+            left = int(headers["Content-Length"])
+            pieces = []
+            while left:
+                pieces.append(next(chunks))
+                left -= len(pieces[-1])
+            return Http.post(self, url, headers, pieces, timeout)
+
+    http = Exact()
+    log, outbox, _ = make(folder(), http, 10, limit=2, interval=60000)
+    for _ in range(5):
+        assert outbox.wait_ms() == 0
+        outbox.send(10)
+    assert outbox.wait_ms() == 60000
+    assert http.lines() == [{"n": n} for n in range(1, 11)]
     log.close()

@@ -9,10 +9,10 @@ Names are loaded on first use, so that a logger does not pay RAM for what it doe
 
 __version__ = "1.0.0.dev0"
 
-_MODULES = {"POSTCache": "client", "Log": "log"}
-
 
 def __getattr__(name):
-    if name not in _MODULES:
+    if name != "POSTCache":
         raise AttributeError(name)
-    return getattr(__import__("postcache." + _MODULES[name], None, None, (name,)), name)
+    from .client import POSTCache
+
+    return POSTCache

@@ -1,6 +1,6 @@
 # The public names, typed. They are loaded on first use, which a type checker cannot follow.
 
-from collections.abc import Coroutine, Iterable, Iterator, Mapping
+from collections.abc import Coroutine, Iterator, Mapping
 from os import PathLike
 from typing import Any, Protocol, TypedDict
 
@@ -60,24 +60,3 @@ class POSTCache:
     def __bool__(self) -> bool: ...
     @property
     def stats(self) -> _Stats: ...
-
-class Log:
-    stream: str
-    stored: int
-    acked: int
-    sending: int
-    opened: int
-    dropped: int
-    damaged: int
-    errors: int
-    max_record: int
-    segment: int
-    offset: int
-    # fs: a postcache.ports.Directory, or anything with its methods.
-    def __init__(self, fs: Any, max_bytes: int | None = None) -> None: ...
-    def append(self, payloads: Iterable[bytes]) -> int: ...
-    def read(self, position: tuple[int, int, int] | None) -> Iterator[tuple[int, bytes]]: ...
-    def ack(self, first: int, last: int, sending: int) -> None: ...
-    def freeze(self, last: int) -> bool: ...
-    def __len__(self) -> int: ...
-    def close(self) -> None: ...

@@ -109,10 +109,10 @@ class AppendJournal:
         try:
             self._file.write(data)
             self._file.flush()
+            self.end += len(data)
         except BaseException:  # a KeyboardInterrupt, too, may leave half a line
             self.close()
             raise
-        self.end += len(data)
 
     def close(self):
         file, self._file = self._file, None

@@ -26,7 +26,7 @@ _VERSION = const(1)
 _CURSORS = ("cursor-a", "cursor-b")
 # How often a segment that cannot be read is tried, each time after a back-off, before it is passed
 # over: a card that is being replugged comes back, a bad sector does not.
-_TRIES = const(9)
+_TRIES = const(40)
 
 
 class Log:
@@ -136,11 +136,12 @@ class Log:
             used += fs.size(name)
         if not self._max:
             # Not at open: asking littlefs for its free space walks the whole file system.
-            self._max = min(MAX_BYTES, (fs.free() + used) // 2)
+            # What is there already stays, also when others have filled the disk.
+            self._max = min(MAX_BYTES, max(used, (fs.free() + used) // 2))
         excess = used + max(size, self._limit) - self._max
-        while firsts and excess > 0:
+        while len(firsts) > 1 and excess > 0:
             first = firsts.pop(0)
-            last = (firsts[0] if firsts else self.stored + 1) - 1
+            last = firsts[0] - 1
             lost = last - max(first - 1, self.acked)
             if lost > 0:
                 self.dropped += lost
@@ -187,7 +188,8 @@ class Log:
                 with self._fs.open(name_of(first), "rb") as f:
                     f.seek(offset)
                     while upper or offset < end:
-                        data = f.readline(SEGMENT)
+                        # Without a limit: MicroPython would allocate all of it for each line.
+                        data = f.readline()
                         if not data:
                             break
                         record = decode(data)
@@ -202,14 +204,16 @@ class Log:
                             # Asked for more: the reader took this one.
                             self.segment = first
                             self.offset = offset
-                self._tries = 0
-            except OSError as e:
-                if e.errno != 2:  # ENOENT: dropped in the meantime
+            except OSError:
+                if first in firsts:  # else dropped in the meantime
                     self.errors += 1
                     self._tries += 1
                     if self._tries < _TRIES:
                         raise
                     self.damaged += 1
+                    if upper:
+                        firsts.remove(first)  # until the next open
+            self._tries = 0
             if not upper:
                 return
             last = max(last, upper - 1)

@@ -51,7 +51,8 @@ class Outbox:
         self._tail = tail
         self._limit = limit
         self._round = interval
-        self._batch = None
+        self._batch = self._end = None  # what is tried next; the end of what was delivered
+        self._goal = 0  # the round ends with this record: what comes later waits for the next
         self._next = self._failed = 0  # ticks before which nothing is tried; failures in a row
         self.sent = self.retries = 0
         self.status = self.error = None
@@ -72,16 +73,19 @@ class Outbox:
         try:
             log = self._log
             batch = self._batch
+            self._goal = self._goal or log.stored
             if not batch:
-                self._batch = batch = self._form(None, log.sending)
+                self._batch = batch = self._form(self._end, log.sending)
                 if batch:
                     log.freeze(batch[1])
+                else:
+                    log.acked = max(log.acked, self._goal)  # what is left is damaged: no waiting
             if batch:
                 self.status = None
                 self.status, headers = self._post(batch, timeout)
                 if 200 <= self.status < 300:
                     self._failed = 0
-                    first, last, *_ = batch
+                    first, last, _, self._end, *_ = batch
                     self.sent += last - first + 1
                     self._batch = after = self._after
                     log.ack(first, last, after[1] if after else 0)
@@ -103,8 +107,9 @@ class Outbox:
             pause += int.from_bytes(os.urandom(4), "big") % bound
             self._failed += 1
             self.retries += 1
-        if error or not self._batch:
+        if error or self._log.acked >= self._goal:
             pause = max(pause, self._round)
+            self._goal = 0
         self._next = self._clock.ticks_ms() + pause
         self.error = error
         return not error
@@ -112,7 +117,6 @@ class Outbox:
     def _form(self, start, last):
         """Return the next batch from position `start`, up to record `last` if that is not 0."""
         log = self._log
-        stored = log.stored
         limit = self._limit
         payloads = []
         first = seq = size = 0
@@ -135,8 +139,6 @@ class Outbox:
         finally:
             reader.close()
         if not seq:
-            if not start:
-                log.acked = max(log.acked, stored)  # what is left is damaged: it waits no longer
             return None
         size += len(self._head) + len(self._tail) - 1
         return first, seq, start, (log.segment, log.offset, seq), size, payloads
@@ -166,8 +168,9 @@ class Outbox:
             yield self._tail
         # The port has all of this one: form the next while the server works on it.
         try:
-            self._after = self._form(end, 0)
-        except OSError:
+            if last < self._goal:
+                self._after = self._form(end, 0)
+        except Exception:
             pass  # met again, and backed off from, by the next call
 
     def _post(self, batch, timeout):

@@ -286,7 +286,8 @@ class Group:
         entry = _Entry(payloads[0])
         self._queue.append(entry)
         if self._leading.locked() or self._appointed:
-            entry.wake.acquire(timeout=0.1)
+            while not entry.wake.acquire(timeout=0.1) and self._leading.locked():
+                pass  # a slow disk: whoever leads has this one in the group, or in the next
         if entry.result is None:
             with self._leading:
                 self._appointed = False
@@ -327,8 +328,10 @@ class Group:
     @staticmethod
     def _wake(entries):
         for entry in entries:
-            if entry.wake.locked():
+            try:
                 entry.wake.release()
+            except RuntimeError:
+                pass  # awake already
 
 
 class _Entry:

@@ -27,7 +27,9 @@ class Lock:
         held, self.held = self.held, True
         return not held
 
-    __enter__ = acquire
+    def __enter__(self):
+        if not self.acquire():
+            raise OSError(16)  # EBUSY: a callback came in between, and may try again later
 
     def release(self, *args):
         self.held = False
