@@ -72,6 +72,47 @@ def raises(kind, call, *args, **kwargs):
     raise AssertionError("%s was not raised" % kind)
 
 
+class Counting:
+    """A Directory that counts what is read through it: `calls` of open, `lines`, `read` bytes."""
+
+    def __init__(self, fs):
+        self._fs = fs
+        self.calls = self.lines = self.read = 0
+
+    def open(self, name, mode):
+        self.calls += 1
+        f = self._fs.open(name, mode)
+        if mode != "rb":
+            return f
+        counting = self
+
+        class Reader:
+            def __enter__(self):
+                return self
+
+            def __exit__(self, *args):
+                f.close()
+
+            def seek(self, at):
+                f.seek(at)
+
+            def read(self, n):
+                data = f.read(n)
+                counting.read += len(data)
+                return data
+
+            def readline(self, *args):
+                data = f.readline(*args)
+                counting.lines += 1
+                counting.read += len(data)
+                return data
+
+        return Reader()
+
+    def __getattr__(self, name):
+        return getattr(self._fs, name)
+
+
 class Clock:
     """A clock that stands still until it is told."""
 

@@ -2,7 +2,7 @@
 
 import os
 
-from support import MICROPYTHON, folder, raises
+from support import MICROPYTHON, Counting, folder, raises
 
 from postcache.line import encode
 from postcache.log import Log
@@ -435,47 +435,6 @@ def test_a_position_goes_on_where_a_reader_stopped():
     log.append([b"201"])
     assert records(log, position) == [(201, b"201")]
     log.close()
-
-
-class Counting:
-    """A Directory that counts the bytes that are read through it."""
-
-    def __init__(self, fs):
-        self._fs = fs
-        self.read = 0
-        self.calls = 0
-
-    def open(self, name, mode):
-        self.calls += 1
-        f = self._fs.open(name, mode)
-        if mode != "rb":
-            return f
-        counting = self
-
-        class Reader:
-            def __enter__(self):
-                return self
-
-            def __exit__(self, *args):
-                f.close()
-
-            def seek(self, at):
-                f.seek(at)
-
-            def read(self, n):
-                data = f.read(n)
-                counting.read += len(data)
-                return data
-
-            def readline(self, *args):
-                data = f.readline(*args)
-                counting.read += len(data)
-                return data
-
-        return Reader()
-
-    def __getattr__(self, name):
-        return getattr(self._fs, name)
 
 
 def test_opening_reads_the_cursor_and_the_end_of_the_newest_file_only():

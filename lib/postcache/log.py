@@ -225,9 +225,8 @@ class Log:
         Never raises: what cannot be written is counted in `errors`, and costs duplicates at worst.
         """
         with self._lock:
-            if (
-                self._dropped_to >= first
-            ):  # dropped while it was on its way: delivered all the same
+            # Dropped while it was on its way: delivered all the same.
+            if self._dropped_to >= first:
                 self.dropped -= min(last, self._dropped_to) - first + 1
             self.acked = max(last, self.acked)
         written = self.freeze(sending)

@@ -51,7 +51,8 @@ def dumps(value, kwargs=None):
 
     Args:
         value: what `json.dumps` takes, but for NaN and infinity, which no JSON parser has to
-        accept. kwargs: dict, further arguments of `json.dumps`.
+            accept.
+        kwargs: dict, further arguments of `json.dumps`.
 
     Raises ValueError for anything that is not JSON, also if it came out of a custom encoder.
     """
