@@ -70,7 +70,6 @@ def _ours(path, count, url, http, directory):
 
 def _core(path, count, url, http, directory):
     """Parse and dump the same lines, with the same port and cursor; return as `_ours`."""
-    from postcache.journal import number_of
 
     fs = directory(path)
     headers = {
@@ -100,7 +99,7 @@ def _core(path, count, url, http, directory):
         start = time.perf_counter()
         fs.put("cursor-a", cursor)
         lines = []
-        for name in sorted(name for name in fs.names() if number_of(name)):
+        for name in sorted(name for name, _ in fs.files() if name.endswith(".log")):
             with fs.open(name, "rb") as f:
                 # No look at the checksum: that is ours to do, and would flatter us here.
                 for line in f:

@@ -50,6 +50,24 @@ def first_of(name):
     return first if name == "%010d.log" % first else 0
 
 
+def read_slots(folder):
+    """Return [(number, payload)] of what the slots hold, in order; a log may have none."""
+    records = []
+    for slot in range(40):
+        try:
+            f = open(folder + "/+%d/%d" % (slot % 4, slot), "rb")
+        except OSError:
+            continue
+        with f:
+            number = 0
+            for line in f:
+                found = decode(line)
+                if found and found[0] > number:  # else older content
+                    number = found[0]
+                    records.append(found)
+    return sorted(records)
+
+
 def read(folder):
     """Yield (number, delivered, payload) of each record, oldest first."""
     acked = read_acked(folder)
@@ -69,6 +87,9 @@ def read(folder):
                 if found and last < found[0] and (not after or found[0] < after):
                     last = found[0]
                     yield last, last <= acked, found[1]
+    for number, payload in read_slots(folder):
+        if number > last:  # else it is in a segment, too
+            yield number, number <= acked, payload
 
 
 if __name__ == "__main__":

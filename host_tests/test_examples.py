@@ -28,7 +28,7 @@ READ_LOG = EXAMPLES / "read_log.py"
 RECEIVER = EXAMPLES / "receiver.py"
 URL = "http://127.0.0.1:9/"
 
-# Writes a log on any runtime: FOLDER COUNT DELIVERED MAX_BYTES. The server is an object.
+# Writes a log on any runtime: FOLDER COUNT DELIVERED MAX_BYTES SLOT_SIZE. The server is an object.
 WRITER = """
 import sys
 from postcache import POSTCache
@@ -38,13 +38,14 @@ class Http:
             pass
         return 200, {}
 folder = sys.argv[1]
-count, delivered, max_bytes = map(int, sys.argv[2:])
+count, delivered, max_bytes, slot_size = map(int, sys.argv[2:])
 def add(cache, numbers):
     for n in numbers:
         cache.add_request({"n": n, "text": "x" * (n % 50)})
     cache.close()
-add(POSTCache("http://x/", folder, max_bytes=max_bytes, http=Http()), range(delivered))
-add(POSTCache(None, folder, max_bytes=max_bytes), range(delivered, count))
+kwargs = {"max_bytes": max_bytes, "slot_size": slot_size}
+add(POSTCache("http://x/", folder, http=Http(), **kwargs), range(delivered))
+add(POSTCache(None, folder, **kwargs), range(delivered, count))
 """
 
 
@@ -95,10 +96,10 @@ def waiting(folder):
     return [(seq, payload) for seq, done, payload in read_log.read(str(folder)) if not done]
 
 
-def write(folder, count=40, delivered=0, max_bytes=1 << 20, runtime="cpython"):
+def write(folder, count=40, delivered=0, max_bytes=1 << 20, runtime="cpython", slot_size=0):
     script = folder.with_name("writer.py")
     script.write_text(WRITER)
-    find_runtime(runtime).run(script, folder, count, delivered, max_bytes)
+    find_runtime(runtime).run(script, folder, count, delivered, max_bytes, slot_size)
     return folder
 
 
@@ -111,15 +112,17 @@ def folder(tmp_path):
 
 
 @pytest.mark.parametrize("reader", ["cpython", "micropython"])
-@pytest.mark.parametrize("max_bytes", [1 << 20, 8192])
-def test_read_log_prints_what_each_runtime_wrote(runtime, reader, max_bytes, folder):
-    write(folder, 60, 20, max_bytes, runtime.name)
+@pytest.mark.parametrize(("max_bytes", "slot_size"), [(1 << 20, 0), (8192, 0), (1 << 20, 128)])
+def test_read_log_prints_what_each_runtime_wrote(runtime, reader, max_bytes, slot_size, folder):
+    write(folder, 60, 20, max_bytes, runtime.name, slot_size)
     found = find_runtime(reader).run(READ_LOG, folder).stdout.splitlines()
     expected = []
     for n in range(60):
         payload = json.dumps({"n": n, "text": "x" * (n % 50)})
         expected.append((n + 1, "waiting" if n >= 20 else "delivered", json.loads(payload)))
-    if max_bytes == 8192:
+    if slot_size:
+        assert len(list(folder.glob("+?/*"))) > 20
+    elif max_bytes == 8192 and runtime.name == "cpython":
         assert len(list(folder.glob("*.log"))) > 2
     got = []
     for line in found:
@@ -134,6 +137,38 @@ def test_read_log_agrees_with_the_library(runtime, folder):
     found = waiting(folder)
     assert [seq for seq, _ in found] == list(range(21, 61))
     assert found == delivered_by_library(folder)
+
+
+@pytest.mark.parametrize("slot_size", [128, 512])
+def test_read_log_agrees_about_every_number_of_records_in_slots(slot_size, folder):
+    # On its way from empty to two segments, delivered and not, every state of the slots is met.
+    cache = POSTCache(None, folder, slot_size=slot_size)
+    segments = set()
+    for n in range(1, 101):
+        cache.add_request({"n": n, "text": "x" * 40})
+        if n in (45, 46, 80):
+            cache._log.ack(1, n - 3, 0)
+        found = waiting(folder)
+        assert found == list(cache._log.read(None))
+        segments.update(folder.glob("*.log"))
+        if n % 7 == 0:
+            assert found == delivered_by_library(folder)
+    cache.close()
+    assert segments
+
+
+def test_read_log_agrees_about_damaged_slots(folder):
+    write(folder, 30, 0, 1 << 20, "cpython", 128)
+    whole = waiting(folder)
+    for path in folder.glob("+?/*"):
+        data = path.read_bytes()
+        for torn in (b"", data[:1], data[:20], b"\0" * 60, data.replace(b"1", b"2"), data * 2):
+            path.write_bytes(torn)
+            found = waiting(folder)
+            assert found == delivered_by_library(folder), (path, torn)
+            assert len(found) >= 29 and set(found) <= set(whole)
+        path.write_bytes(data)
+    assert waiting(folder) == whole
 
 
 @pytest.mark.parametrize("max_bytes", [1 << 20, 8192])

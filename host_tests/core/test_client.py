@@ -9,6 +9,7 @@ from postcache import POSTCache
 
 def make(path=None, http=None, **kwargs):
     kwargs.setdefault("clock", Clock())
+    kwargs.setdefault("slot_size", 0)
     return POSTCache("http://server/x", path or folder(), http=http or Http(), **kwargs)
 
 

@@ -1,4 +1,8 @@
-"""The log on real file systems: order, numbers, damage, space, and what opening does."""
+"""
+The log on real file systems: order, numbers, damage, space, and what opening does.
+
+With the append journal, also on littlefs; test_slots.py is for the other one.
+"""
 
 import os
 
@@ -10,7 +14,7 @@ from postcache.ports import SEGMENT, Directory
 
 
 def open_log(path, **kwargs):
-    return Log(Directory(path), **kwargs)
+    return Log(Directory(path), slot_size=0, **kwargs)
 
 
 def records(log, position=None):
@@ -170,7 +174,7 @@ def test_a_newer_format_is_refused_in_a_sentence_and_not_touched():
     put(path, "cursor-a", encode(99, b'[2, "0123456789abcdef", {"new": 1}]'))
     before = [(name, get(path, name)) for name in sorted(os.listdir(path)) if name != "lock"]
     fs = Directory(path)
-    e = raises(OSError, Log, fs)
+    e = raises(OSError, Log, fs, None, 0)
     fs.close()
     assert "newer" in str(e)
     after = [(name, get(path, name)) for name in sorted(os.listdir(path)) if name != "lock"]
@@ -383,12 +387,12 @@ def test_strangers_that_fill_the_log_do_not_make_it_drop_its_journal():
 
 def test_a_disk_that_others_have_filled_is_no_reason_to_drop_what_is_there():
     log = open_log(folder())
-    log._limit = log.journal._limit = 2048
+    log.limit = log.journal._limit = 2048
     log._fs.free = lambda: 0
     for i in range(1, 15):
         log.append([b'"%098d"' % i])
     dropped = log.dropped
-    size = sum([log._fs.size(name) for name in log._fs.names()])
+    size = sum([log._fs.size(name) for name, _ in log._fs.files()])
     assert dropped == 0
     assert size < 2048 + 300
     log.close()
@@ -399,14 +403,14 @@ def test_a_callback_in_the_middle_of_an_append_takes_no_number_twice():
         return  # a lock that waits is right where there are threads
     log = open_log(folder())
     log.append([b"1"])
-    real = log.journal.write
+    real = log.journal._write
 
-    def write(data):
-        log.journal.write = real
+    def write(*args):
+        log.journal._write = real
         raises(OSError, log.append, [b'"came in between"'])
-        real(data)
+        real(*args)
 
-    log.journal.write = write
+    log.journal._write = write
     assert log.append([b"2"]) == 2
     assert log.append([b"3"]) == 3
     assert records(log) == [(1, b"1"), (2, b"2"), (3, b"3")]
@@ -441,14 +445,14 @@ def test_opening_reads_the_cursor_and_the_end_of_the_newest_file_only():
     path = folder()
     filled(path, 40, max_bytes=65536)
     fs = Counting(Directory(path))
-    Log(fs, 65536).close()
+    Log(fs, 65536, 0).close()
     few, few_calls = fs.read, fs.calls
     log = open_log(path, max_bytes=65536)
     for i in range(400):
         log.append([b'"%098d"' % i])
     log.close()
     fs = Counting(Directory(path))
-    Log(fs, 65536).close()
+    Log(fs, 65536, 0).close()
     assert fs.read <= few + 100 and fs.calls == few_calls
     assert few <= 2048 + 2 * 128
 

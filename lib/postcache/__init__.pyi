@@ -1,6 +1,6 @@
 # The public names, typed. They are loaded on first use, which a type checker cannot follow.
 
-from collections.abc import Coroutine, Iterator, Mapping
+from collections.abc import Coroutine, Iterator, Mapping, Sequence
 from os import PathLike
 from typing import Any, Protocol, TypedDict
 
@@ -46,10 +46,13 @@ class POSTCache:
         headers: Mapping[str, str] | None = None,
         timeout: float = 10,
         max_bytes: int | None = None,
+        flush_every: int = 1,
+        slot_size: int | None = None,
         http: _Http | None = None,
         clock: _Clock | None = None,
     ) -> None: ...
     def add_request(self, body: Any, **json_dumps_kwargs: Any) -> int: ...
+    def add_many(self, bodies: Sequence[Any], **json_dumps_kwargs: Any) -> int: ...
     def flush(self, timeout: float | None = None) -> bool: ...
     def poll(self) -> None: ...
     def run(self) -> Coroutine[Any, Any, None]: ...

@@ -5,12 +5,10 @@ A program says `add_request(reading)`. When that returns, the reading is on flas
 there, it is on the server.
 """
 
+from .line import OVERHEAD
 from .log import Log
 from .outbox import Outbox
 from .ports import Clock, Directory, Group, Http, Lock, Worker, dumps
-
-# Beginnings of the header names that are set here, in lower case.
-_RESERVED = ("content-", "transfer", "host", "idempote", "postcach", "")
 
 
 class POSTCache:
@@ -32,6 +30,11 @@ class POSTCache:
         timeout: seconds for one HTTP exchange, > 0.
         max_bytes: int >= 4096, flash that the records may take; full, it drops the oldest segment.
             None: half of what is free, at most 1 GiB (2 MiB on MicroPython).
+        flush_every: int >= 1, records that are stored together. With n > 1 the newest n - 1 of
+            them are in RAM only: a power cut, a crash or an exit without close() loses these.
+            flush(), close() and add_many() store them.
+        slot_size: int, bytes of a slot of the slot journal; 0 for the append journal. None
+            chooses: slots on littlefs (512 bytes on a Pico, else 128), elsewhere append.
         http, clock: ports of your own; see `postcache.ports`.
 
     Raises ValueError or TypeError for a bad argument, OSError when the directory cannot be used:
@@ -51,6 +54,8 @@ class POSTCache:
         headers=None,
         timeout=10,
         max_bytes=None,
+        flush_every=1,
+        slot_size=None,
         http=None,
         clock=None,
     ):
@@ -59,20 +64,15 @@ class POSTCache:
             and timeout > 0
             and upload_limit >= 1
             and (max_bytes is None or max_bytes >= 4096)
+            and flush_every >= 1
+            and (slot_size or 0) >= 0
             and (async_interval is None or async_interval > 0)
         ):
             raise ValueError("bad async_interval, timeout, limit")
-        fields = {"Content-Type": "application/json"}
-        for name, value in (headers or {}).items():
-            text = name + value
-            if min(text) < " " or max(text) > "~" or ":" in name or name.lower()[:8] in _RESERVED:
-                raise ValueError("bad header")
-            fields[name] = value
-        # Text of its own: a dict that the caller changes later would change the bytes of a retry.
-        rest = (top_level_attributes or {}).copy()
-        rest.pop(data_key, None)
-        tail = b"]," + dumps(rest)[1:] if rest else b"]}"
-        self._outbox = self._worker = self._http = None
+        from .opening import settings
+
+        around = settings(headers, top_level_attributes, data_key)
+        self._outbox = self._worker = self._http = self._held = None
         self._timeout = timeout
         self._closed = False
         self._sync = not async_interval
@@ -82,20 +82,25 @@ class POSTCache:
             self._http = http or Http(http_endpoint)
         self._fs = Directory(cache_path)
         try:
-            self._log = log = Log(self._fs, max_bytes)
+            self._log = log = Log(self._fs, max_bytes, slot_size)
         except BaseException:
             self._fs.close()
             raise
-        self._append = Group(log)
+        self._append = self._hold = Group(log) if Group else log.append
+        if flush_every > 1:
+            from .held import Held
+
+            held = Held(log, self._append, flush_every)
+            self._held = held.payloads
+            self._append = held.commit
+            self._hold = held.hold
         if self._http:
             self._outbox = Outbox(
                 log,
                 self._http,
                 self._clock,
                 http_endpoint,
-                fields,
-                b"{" + dumps(data_key) + b":[",
-                tail,
+                around,
                 upload_limit,
                 int((async_interval or 0) * 1000),
             )
@@ -114,13 +119,32 @@ class POSTCache:
         Raises ValueError when `body` is no JSON, too long or the cache is closed, and OSError
         when it could not be stored. A failure to send is not raised: the record waits.
         """
-        payload = dumps(body, json_dumps_kwargs)
+        return self._add((body,), json_dumps_kwargs, self._hold)
+
+    def add_many(self, bodies, **json_dumps_kwargs):
+        """
+        Store records together, with one commit; all are durable when this returns.
+
+        Args:
+            bodies: list or tuple of JSON values. Their lines, 30 bytes longer than their text each
+                at most, must fit into a segment.
+            json_dumps_kwargs: further arguments of `json.dumps`.
+
+        Returns the sequence number of the last one; they are consecutive. Raises like add_request;
+        a ValueError means that none was stored. A power cut in the middle may leave the first
+        of them.
+        """
+        return self._add(bodies, json_dumps_kwargs, self._append)
+
+    def _add(self, bodies, kwargs, append):
+        payloads = [dumps(body, kwargs) for body in bodies]
         self._fs.check()  # first: a forked child must not wait for threads that it does not have
         if self._closed:
             raise ValueError("closed")
-        if len(payload) > self._log.max_record:
-            raise ValueError("over %d bytes" % self._log.max_record)
-        seq = self._append((payload,))
+        size = sum([len(payload) + OVERHEAD for payload in payloads])
+        if not 0 < size <= self._log.max_record + OVERHEAD:
+            raise ValueError("none, or over %d bytes" % self._log.max_record)
+        seq = append(payloads)
         if self._sync:
             self._drain(self._timeout)
         else:
@@ -135,9 +159,12 @@ class POSTCache:
             timeout: seconds for the whole call; None: until it is delivered or one try fails, each
                 within the timeout of the constructor.
 
-        Returns True when nothing waits any more.
+        Returns True when nothing waits any more. Raises OSError only when `flush_every` has held
+        back records that cannot be stored; they are kept and tried again.
         """
         self._fs.check()
+        if self._held:
+            self._append(())
         self._drain(timeout, self._log.stored)
         return not len(self)
 
@@ -166,9 +193,14 @@ class POSTCache:
 
         Args:
             timeout: seconds at most; None for the timeout of the constructor.
+
+        Raises OSError, and stays open, only when records that `flush_every` has held back cannot
+        be stored.
         """
         if self._closed or not self._fs.path:  # in a forked child all of this is its parent's
             return
+        if self._held:
+            self._append(())
         if timeout is None:
             timeout = self._timeout
         clock = self._clock
@@ -190,7 +222,7 @@ class POSTCache:
 
     def __len__(self):
         """Records waiting. Damage that has not been read yet counts as if it were whole."""
-        return len(self._log)
+        return len(self._log) + len(self._held or ())
 
     def __bool__(self):
         """An empty cache is a cache: `if cache:` asks whether there is one."""
@@ -206,11 +238,11 @@ class POSTCache:
         next_try_ms: milliseconds until the next try may be made. dropped: records given up because
         the log was full, since the stream began. rejected: records that the server refused.
         damaged: pieces of flash that held no record where one was due. errors: failed calls of the
-        file system that cost nothing yet. stream: str. journal: str, "append".
+        file system that cost nothing yet. stream: str. journal: str, "append" or "slot".
         """
         from .stats import collect
 
-        return collect(self._log, self._outbox)
+        return collect(self._log, self._outbox, self._held or ())
 
     def _idle_ms(self):
         """Milliseconds until poll() may have something to do; None when it never will."""

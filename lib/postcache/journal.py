@@ -15,19 +15,10 @@ whose name takes over every number from there on, so what the failed call left i
 never read.
 """
 
-from .line import SHORTEST, decode
-from .ports import SEGMENT
-
 
 def name_of(first):
     """File name of the segment whose first sequence number is `first`."""
     return "%010d.log" % first
-
-
-def number_of(name):
-    """First sequence number of the segment called `name`; 0 if that is no segment's name."""
-    digits = name[:-4]
-    return int(digits) if digits.isdigit() and name == name_of(int(digits)) else 0
 
 
 class AppendJournal:
@@ -39,79 +30,51 @@ class AppendJournal:
         limit: int, bytes of a full file.
         firsts: list of the first sequence number of every segment, oldest first, the journal's own
             last; it is kept up to date here.
-
-    Attributes: `last`, the highest number that may have been given out, as found on flash; `end`,
-    how many bytes of the newest file are durable: a reader goes no further; `damaged`, pieces at
-    its end that are no record.
-
-    Opening reads the end of the newest file only, whatever waits in it and in the others.
+        end: int, bytes of the newest segment.
+        file: that one, open for appending; None if it must be left alone.
     """
 
-    def __init__(self, fs, limit, firsts):
+    def __init__(self, fs, limit, firsts, end, file):
         self._fs = fs
         self._limit = limit
         self.firsts = firsts
-        self.last = self.end = self.damaged = 0
-        self._file = None
-        if firsts:
-            name = name_of(firsts[-1])
-            try:
-                # Synced before it is read: what a killed process wrote may be visible and not
-                # durable, and must not be sent under a number that a power cut would free again.
-                self._file = fs.open(name, "ab")
-                self._file.flush()
-            except OSError:
-                self.close()  # a read-only card: what is on it can still be sent
-            self.end = size = fs.size(name)
-            self.last, rest = self._find_last(name, size)
-            if rest:
-                # What is damaged may have been records whose numbers a caller holds: pass over
-                # every number they can have had, so that none ever names two records.
-                self.last += rest // SHORTEST + 1
-                self.damaged = 1
-                self.close()
-            # Else go on in this file: many short lives (deep sleep) must not mean many files.
+        self._newest = firsts[-1] if firsts else 0
+        self._end = end
+        self._file = file
 
-    def _find_last(self, name, size):
-        """Return the number of the last good line, and how many bytes there are after it."""
-        first = self.firsts[-1]
-        for window in (2048, 2 * SEGMENT):
-            start = max(0, size - window)
-            with self._fs.open(name, "rb") as f:
-                f.seek(start)
-                data = f.read(size - start)
-            end = len(data)
-            while end:
-                at = data.rfind(b"\n", 0, end - 1) + 1
-                if start and not at:
-                    break  # began before the window
-                record = decode(data[at:end])
-                if record and record[0] >= first:
-                    return record[0], len(data) - end
-                end = at
-        return first - 1, size
+    def open(self, first):
+        """Return segment `first`, open for reading, and how many bytes of it are durable."""
+        end = self._end if first == self._newest else 1 << 30
+        return self._fs.open(name_of(first), "rb"), end
 
-    def full(self, size):
-        """True when `size` more bytes need a new file."""
-        return not self._file or self.end + size > self._limit
+    def append(self, seq, lines, acked, make_room):
+        """
+        Store `lines`, a list whose first is record `seq`; durable when it returns.
 
-    def roll(self, seq):
-        """Begin the file of record `seq`. After an OSError the next call tries again."""
-        self.close()
-        # "wb": one of that name holds nothing that is durable, and perhaps half a line.
-        self._file = self._fs.open(name_of(seq), "wb")
-        self.end = 0
-        if self.firsts[-1:] != [seq]:
-            self.firsts.append(seq)
+        `acked` is the highest number that is delivered; make_room(bytes) is called before a new
+        file is begun. After an OSError none of the lines is stored, and the next call tries anew.
+        """
+        data = b"".join(lines)
+        self._write(seq, len(data), (data,), make_room)
 
-    def write(self, data):
-        """Write lines; durable when it returns. After an error the file takes no further one."""
-        try:
-            self._file.write(data)
-            self._file.flush()
-            self.end += len(data)
-        except BaseException:  # a KeyboardInterrupt, too, may leave half a line
+    def _write(self, seq, size, pieces, make_room):
+        firsts = self.firsts
+        if not self._file or firsts[-1:] != [self._newest] or self._end + size > self._limit:
+            make_room(size)
             self.close()
+            # "wb": one of that name holds nothing that is durable, and perhaps half a line.
+            self._file = self._fs.open(name_of(seq), "wb")
+            self._newest = seq
+            self._end = 0
+            if firsts[-1:] != [seq]:
+                firsts.append(seq)
+        try:
+            for piece in pieces:
+                self._file.write(piece)
+            self._file.flush()
+            self._end += size
+        except BaseException:  # a KeyboardInterrupt, too, may leave half a line
+            self.close()  # after an error the file takes no further line
             raise
 
     def close(self):
@@ -120,4 +83,4 @@ class AppendJournal:
             try:
                 file.close()
             except OSError:
-                pass  # whoever was told "stored" was told so by write()
+                pass  # whoever was told "stored" was told so by append()

@@ -14,16 +14,11 @@ Opening reads the cursor, the names and the end of the newest file. Sealed segme
 until they are read; a line that is no record is counted and passed over.
 """
 
-import json
-import os
-from binascii import hexlify
-
-from .journal import AppendJournal, name_of, number_of
+from .journal import name_of
 from .line import OVERHEAD, decode, encode
-from .ports import MAX_BYTES, SEGMENT, Lock, const
+from .ports import MAX_BYTES, RESERVE, SEGMENT, Lock, const, forget
 
 _VERSION = const(1)
-_CURSORS = ("cursor-a", "cursor-b")
 # How often a segment that cannot be read is tried, each time after a back-off, before it is passed
 # over: a card that is being replugged comes back, a bad sector does not.
 _TRIES = const(40)
@@ -45,56 +40,25 @@ class Log:
     Raises OSError when the directory cannot be used or was written by a newer version.
     """
 
-    def __init__(self, fs, max_bytes=None):
+    def __init__(self, fs, max_bytes=None, slot_size=None):
         self._fs = fs
         self._max = max_bytes
-        # At most 1/8 of the space, or one drop would take most of it; at least 1/256, or the list
-        # of segments would grow with the card.
-        self._limit = min(max(SEGMENT, max_bytes // 256), max_bytes // 8) if max_bytes else SEGMENT
-        self.max_record = min(SEGMENT, self._limit) - OVERHEAD
         self._lock = Lock()
-        self.dropped = self.damaged = self.errors = self._dropped_to = self._tries = 0
+        self.damaged = self.errors = self._dropped_to = self._tries = 0
         self._seen = (0, 0)  # damage up to this place is counted already
-        self._load()
-        firsts = []
-        for name in fs.names():
-            first = number_of(name)
-            if first > 0:
-                firsts.append(first)
-        firsts.sort()
-        self.journal = journal = AppendJournal(fs, self._limit, firsts)
-        self.stored = self.opened = max(journal.last, self.acked, self.sending)
-        if not self._generation:
-            if firsts:
-                self.acked = firsts[0] - 1
+        self._room = 0  # what the files may take, once it is known
+        from .opening import load
+
+        load(self, fs, max_bytes, slot_size)
+        forget("postcache.opening")
+        self.max_record = min(SEGMENT, self.limit) - OVERHEAD
+        if not self.generation:
             self._move()  # the stream has its name before its first record
         self._clean()
 
-    def _load(self):
-        """Read the newer cursor that is whole; without one, begin a new stream."""
-        self.stream = hexlify(os.urandom(8)).decode()
-        self.acked = self.sending = self._generation = 0
-        for name in _CURSORS:
-            newer = False
-            try:
-                with self._fs.open(name, "rb") as f:
-                    # None does not unpack: that TypeError is the answer to damage, too.
-                    generation, text = decode(f.readline(128))  # pyright: ignore
-                version, *state = json.loads(text)
-                newer = version > _VERSION
-                if generation > self._generation and not newer:
-                    self.stream, self.acked, self.sending, self.dropped = state
-                    self._generation = generation
-            except OSError:
-                pass  # none there
-            except (TypeError, ValueError):
-                self.damaged += 1
-            if newer:
-                raise OSError(95, name + ": of a newer postcache")
-
     def _move(self):
         """Make the cursor durable. OSError when that failed; the older copy is whole then."""
-        generation = self._generation + 1
+        generation = self.generation + 1
         text = b'[%d, "%s", %d, %d, %d]' % (
             _VERSION,
             self.stream.encode(),
@@ -102,8 +66,8 @@ class Log:
             self.sending,
             self.dropped,
         )
-        self._fs.put(_CURSORS[generation & 1], encode(generation, text))
-        self._generation = generation
+        self._fs.put("cursor-b" if generation & 1 else "cursor-a", encode(generation, text))
+        self.generation = generation
 
     def append(self, payloads):
         """
@@ -115,15 +79,11 @@ class Log:
         """
         with self._lock:
             seq = self.stored
-            data = b""
+            lines = []
             for payload in payloads:
                 seq += 1
-                data += encode(seq, payload)
-            journal = self.journal
-            if journal.full(len(data)):
-                self._make_room(len(data))
-                journal.roll(self.stored + 1)
-            journal.write(data)
+                lines.append(encode(seq, payload))
+            self.journal.append(self.stored + 1, lines, self.acked, self._make_room)
             self.stored = seq
             return seq
 
@@ -131,15 +91,14 @@ class Log:
         """Drop the oldest segments until another one, of `size` bytes at least, is allowed."""
         fs = self._fs
         firsts = self.journal.firsts
-        used = 0
-        for name in fs.names():
-            used += fs.size(name)
-        if not self._max:
+        used = sum([size for _, size in fs.files()])
+        if not self._room:
             # Not at open: asking littlefs for its free space walks the whole file system.
             # What is there already stays, also when others have filled the disk.
-            self._max = min(MAX_BYTES, max(used, (fs.free() + used) // 2))
-        excess = used + max(size, self._limit) - self._max
-        while len(firsts) > 1 and excess > 0:
+            total = used + fs.free()
+            most = min(self._max, total - RESERVE) if self._max else min(MAX_BYTES, total // 2)
+            self._room = max(used, most)
+        while len(firsts) > 1 and used + max(size, self.limit) > self._room:
             first = firsts.pop(0)
             last = firsts[0] - 1
             lost = last - max(first - 1, self.acked)
@@ -147,18 +106,18 @@ class Log:
                 self.dropped += lost
                 self._dropped_to = self.acked = last
                 self._put()
-            excess -= self._remove(first)
+            if not self._remove(first):
+                break  # dropping more would not help
+            used = sum([size for _, size in fs.files()])
 
     def _remove(self, first):
-        """Remove a segment; return the bytes that this gave back."""
-        size = 0
+        """Remove a segment; return True when it is gone."""
         try:
-            name = name_of(first)
-            size = self._fs.size(name)
-            self._fs.remove(name)
+            self._fs.remove(name_of(first))
+            return True
         except OSError:
             self.errors += 1  # the next open tries again
-        return size
+            return False
 
     def read(self, position):
         """
@@ -169,25 +128,25 @@ class Log:
         be closed. Raises OSError when a file cannot be read, and after some tries passes over it.
         """
         segment, offset, last = position or (0, 0, self.acked)
-        while True:
-            with self._lock:
-                firsts = self.journal.firsts
-                if not firsts:
-                    return
-                # The segment that holds record last + 1, or the first one after it.
-                i = 1
-                while i < len(firsts) and firsts[i] <= last + 1:
-                    i += 1
-                first = firsts[i - 1]
-                upper = firsts[i] if i < len(firsts) else 0
-                end = self.journal.end
-            if first != segment:
-                segment = first
-                offset = 0
+        firsts = self.journal.firsts
+        while firsts:
+            first = 0
             try:
-                with self._fs.open(name_of(first), "rb") as f:
+                with self._lock:
+                    # The segment that holds record last + 1, or the first one after it.
+                    i = 1
+                    while i < len(firsts) and firsts[i] <= last + 1:
+                        i += 1
+                    upper = firsts[i] if i < len(firsts) else 0
+                    bound = upper or self.stored + 1
+                    first = firsts[i - 1]
+                    f, end = self.journal.open(first)
+                if first != segment:
+                    segment = first
+                    offset = 0
+                with f:
                     f.seek(offset)
-                    while upper or offset < end:
+                    while offset < end:
                         # Without a limit: MicroPython would allocate all of it for each line.
                         data = f.readline()
                         if not data:
@@ -198,13 +157,17 @@ class Log:
                             if (first, offset) > self._seen:
                                 self._seen = (first, offset)
                                 self.damaged += 1
-                        elif last < record[0] and (not upper or record[0] < upper):
+                        elif last < record[0] < bound:
                             last = record[0]
                             yield record
                             # Asked for more: the reader took this one.
                             self.segment = first
                             self.offset = offset
+                        elif record[0] >= bound and not upper:
+                            raise OSError(116)  # ESTALE: a slot that was written to meanwhile
             except OSError:
+                if not first:
+                    raise  # the lock: a callback came in between
                 if first in firsts:  # else dropped in the meantime
                     self.errors += 1
                     self._tries += 1

@@ -31,8 +31,8 @@ class Outbox:
         http: with post(url, headers, chunks, timeout); see `ports`.
         clock: with ticks_ms().
         url: str.
-        headers: dict of str, sent with every batch.
-        head, tail: bytes around the records, which are joined by commas.
+        around: tuple (headers, head, tail): a dict of str, sent with every batch, and the bytes
+            before and after the records, which are joined by commas.
         limit: int, records in a batch at most.
         interval: milliseconds from one round of sending to the next; a round ends when nothing
             waits or a try failed.
@@ -41,14 +41,12 @@ class Outbox:
     `error`, why the last try failed, or None.
     """
 
-    def __init__(self, log, http, clock, url, headers, head, tail, limit, interval):
+    def __init__(self, log, http, clock, url, around, limit, interval):
         self._log = log
         self._http = http
         self._clock = clock
         self._url = url
-        self._headers = headers
-        self._head = head
-        self._tail = tail
+        self._headers, self._head, self._tail = around
         self._limit = limit
         self._round = interval
         self._batch = self._end = None  # what is tried next; the end of what was delivered

@@ -1,22 +1,22 @@
 """The numbers that a person wants to see, loaded when somebody asks."""
 
 
-def collect(log, outbox):
+def collect(log, outbox, held):
     """Return `POSTCache.stats`: see there for what each number means."""
     stats = {
         "stream": log.stream,
-        "added": log.stored - log.opened,
+        "added": log.stored - log.opened + len(held),
         "sent": 0,
-        "waiting": len(log),
+        "waiting": len(log) + len(held),
         "dropped": log.dropped,
         "rejected": 0,
-        "damaged": log.damaged + log.journal.damaged,
+        "damaged": log.damaged,
         "errors": log.errors,
         "retries": 0,
         "status": None,
         "error": None,
         "next_try_ms": 0,
-        "journal": type(log.journal).__name__[:-7].lower(),
+        "journal": "slot" if getattr(log.journal, "_size", 0) else "append",
     }
     if outbox:
         for name in ("sent", "retries", "status", "error"):

@@ -9,6 +9,10 @@ plain object that a caller or a test may replace by its own.
 import sys
 
 if sys.implementation.name == "micropython":
-    from .micropython import *  # noqa: F403
+    from . import micropython as _port
+
+    def __getattr__(name):  # a second dict of all these names would cost heap
+        return getattr(_port, name)
+
 else:
     from .cpython import *  # noqa: F403

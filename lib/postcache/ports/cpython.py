@@ -25,6 +25,8 @@ from urllib.parse import unquote, urlsplit
 from ..line import OVERHEAD
 
 SEGMENT = 256 * 1024  # bytes of a full segment; the longest record fits into one
+BLOCK = 512  # bytes of a full segment at least
+RESERVE = 1 << 20  # bytes of the file system that no log may count on
 MAX_BYTES = 1 << 30  # default cap of what a log may take
 BATCH = 512 * 1024  # bytes of a batch; servers often take no more than 1 MiB
 BUFFER = BATCH  # a batch up to this size is kept in RAM between its tries
@@ -124,6 +126,8 @@ class Directory:
     Raises OSError when something else is in the way or the directory has an owner already.
     """
 
+    slot_size = 0  # no slots unless somebody asks for them: a disk has no littlefs
+
     def __init__(self, path):
         self._lock = None
         if not path or path == ":memory:":
@@ -187,11 +191,11 @@ class Directory:
 
     __del__ = close
 
-    def names(self):
-        """Return the names of the files in the directory, but for those that cannot be ours."""
+    def files(self):
+        """Return (name, bytes) of each file here, but for those that cannot be ours."""
         with os.scandir(self.path) as entries:
             return [
-                entry.name
+                (entry.name, self.size(entry.name))
                 for entry in entries
                 if len(entry.name) < 24 and entry.name.isascii() and entry.is_file()
             ]
@@ -222,20 +226,22 @@ class Directory:
         """
         Write a small file in place.
 
-        At a fixed size and without truncation, so that a full disk takes it; not atomic, which is
-        why the caller keeps two copies.
+        In place and at a fixed size, so that a full disk takes it; not atomic, which is why the
+        caller keeps two copies, or writes only to a file that nobody needs.
         """
         name = self._name(name)
+        data = data.ljust(128, b"\n")
         new = not os.path.exists(name)
         fd = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o666)
         try:
-            if os.pwrite(fd, data.ljust(128, b"\n"), 0) < 128:
+            if os.pwrite(fd, data, 0) < len(data):
                 raise OSError(28, "no space", name)
+            os.ftruncate(fd, len(data))
             _sync(fd)
         finally:
             os.close(fd)
         if new:
-            self._sync_directory(self.path)
+            self._sync_directory(os.path.dirname(name))
 
     def remove(self, name):
         """Remove a file; none there is fine."""
@@ -244,10 +250,22 @@ class Directory:
         except FileNotFoundError:
             pass
 
+    def make(self, name):
+        """Make a directory in this one; one that is there is fine."""
+        try:
+            os.mkdir(self._name(name))
+            self._sync_directory(self.path)
+        except FileExistsError:
+            pass
+
     def free(self):
         """Return the bytes that are free for us on this file system."""
         stat = os.statvfs(self.path)
         return stat.f_bavail * stat.f_frsize
+
+
+def forget(name):
+    """Modules that were needed only once stay: there is room, and another thread may be in one."""
 
 
 # --- Clock, thread, loop ---
@@ -266,7 +284,7 @@ class Group:
     Group commit: threads that append at the same time share one write and one sync.
 
     Whoever gets the lock leads: takes what is queued and stores it for all. The others sleep on
-    locks of their own until their record is stored or it is their turn to lead; at one lock for
+    locks of their own until their records are stored or it is their turn to lead; at one lock for
     all they would wake up one after the other. Waking is for speed only: who is not woken, because
     Ctrl-C hit the leader, looks for itself after a moment.
 
@@ -283,8 +301,8 @@ class Group:
         self._queue = collections.deque()
 
     def __call__(self, payloads):
-        """Store `payloads`, a tuple of one; return its number, or raise what its commit raised."""
-        entry = _Entry(payloads[0])
+        """Store `payloads`; return the number of the last, or raise what its commit raised."""
+        entry = _Entry(payloads)
         self._queue.append(entry)
         if self._leading.locked() or self._appointed:
             while not entry.wake.acquire(timeout=0.1) and self._leading.locked():
@@ -311,13 +329,14 @@ class Group:
         failure = OSError(4, "interrupted")
         try:
             while self._queue:
-                size += len(self._queue[0].payload) + OVERHEAD
+                size += self._queue[0].size
                 if group and size > self._log.max_record:
                     break
                 group.append(self._queue.popleft())
-            last = self._log.append([entry.payload for entry in group])
-            for i, entry in enumerate(group):
-                entry.result = last - len(group) + 1 + i
+            last = self._log.append([payload for entry in group for payload in entry.payloads])
+            for entry in reversed(group):
+                entry.result = last
+                last -= len(entry.payloads)
         except Exception as e:
             failure = e
         finally:
@@ -336,12 +355,13 @@ class Group:
 
 
 class _Entry:
-    """One payload on its way through a Group."""
+    """Payloads on their way through a Group, together."""
 
-    __slots__ = ("payload", "result", "wake")
+    __slots__ = ("payloads", "result", "size", "wake")
 
-    def __init__(self, payload):
-        self.payload = payload
+    def __init__(self, payloads):
+        self.payloads = payloads
+        self.size = sum(len(payload) + OVERHEAD for payload in payloads)
         self.result = None  # its number, or the exception of its commit
         self.wake = threading.Lock()  # held until it is stored, or has to lead
         self.wake.acquire()

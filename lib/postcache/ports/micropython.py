@@ -8,11 +8,14 @@ f_sync, the unix port: fsync); there is no os.fsync and no directory sync to cal
 import json
 import os
 import socket
+import sys
 import time
 
 from micropython import const  # noqa: F401
 
 SEGMENT = 8188  # just under two flash blocks: the second one of a littlefs file holds a pointer
+BLOCK = 4096  # bytes that a file takes at least, but for those that littlefs keeps in a directory
+RESERVE = 32768  # bytes of the file system that no log may count on
 MAX_BYTES = 2 << 20  # default cap of what a log may take: keeps the list of segments short
 BATCH = 16384  # bytes of a batch: what a slow radio link carries within one timeout
 BUFFER = 1024  # a batch up to this size is kept in RAM between its tries
@@ -35,6 +38,13 @@ class Lock:
         self.held = False
 
     __exit__ = release
+
+
+def forget(name):
+    """Give back the heap of a module that was needed only once; the next import loads it anew."""
+    package, name = name.rsplit(".", 1)
+    sys.modules.pop(package + "." + name)
+    delattr(sys.modules[package], name)
 
 
 # --- JSON ---
@@ -104,22 +114,19 @@ class Directory:
     """
 
     def __init__(self, path):
-        if path[:1] != "/":
-            path = os.getcwd() + "/" + path
-        self.path = ""
-        for name in path.split("/"):
-            if name not in ("", "."):
-                self.path = path = self.path + "/" + name
-                try:
-                    os.mkdir(path)
-                except OSError as e:
-                    if e.errno not in (17, 30):  # EEXIST; EROFS also for one that is there
-                        raise OSError(e.errno, path)
-        if path in _in_use:
-            raise OSError(16, "in use: " + path)
-        if not os.stat(path)[0] & 0x4000:
-            raise OSError(20, "a file is in the way: " + path)
-        _in_use.add(path)
+        from .board import prepare
+
+        self.path, self.slot_size = prepare(path, _in_use)
+        forget("postcache.ports.board")
+        _in_use.add(self.path)
+
+    def make(self, name):
+        """Make a directory in this one; one that is there is fine."""
+        try:
+            os.mkdir(self.path + "/" + name)
+        except OSError as e:
+            if e.errno != 17:  # EEXIST
+                raise
 
     def check(self):
         """Nothing can come between: no processes here."""
@@ -128,9 +135,15 @@ class Directory:
         """Let others open it."""
         _in_use.discard(self.path)
 
-    def names(self):
-        """Return the names of the files in the directory."""
-        return [entry[0] for entry in os.ilistdir(self.path) if entry[1] == 0x8000]
+    def files(self):
+        """Return (name, bytes that it takes on flash) of each file in the directory."""
+        return [
+            # In whole blocks; but littlefs keeps up to 512 bytes in the directory. To be asked for
+            # a size it would search the directory: only POSIX does not tell it at once.
+            (name, ((size[0] if size else self.size(name)) + BLOCK - 513) // BLOCK * BLOCK)
+            for name, kind, _, *size in os.ilistdir(self.path)
+            if kind == 0x8000
+        ]
 
     def size(self, name):
         """Return the size of file `name` in bytes."""
@@ -179,37 +192,63 @@ class Clock:
         return self._ms
 
 
-Worker = None  # no threads: whoever wants to send calls poll()
-
-
-def Group(log):  # noqa: N802 - a class on CPython
-    """No threads either whose commits could be grouped."""
-    return log.append
+# No threads: whoever wants to send calls poll(), and there are no commits that could be grouped.
+Worker = Group = None
 
 
 # --- HTTP ---
 
 
-class _Guard:
+class Http:
     """
-    What `requests` gets for its socket module, and for its socket, during one exchange.
+    `requests` (frozen into the firmware), guarded; one connection for each exchange.
 
-    It leaves requests the URL, the look-up and the writing of the request, and reads the answer
-    itself: requests would follow a 302 as a GET and report that one's 200, take "HTTP/1.1 20" for
-    a status, leave the socket open after a bad status line, wait anew for each byte and fail on a
-    chunked answer. It sees a bare status line and no header.
+    During an exchange this object is what `requests` has for its socket module, and for its
+    socket. It leaves requests the URL, the look-up and the writing of the request, and reads the
+    answer itself: requests would follow a 302 as a GET and report that one's 200, take
+    "HTTP/1.1 20" for a status, leave the socket open after a bad status line, wait anew for each
+    byte and fail on a chunked answer. It sees a bare status line and no header.
     """
 
     SOCK_STREAM = socket.SOCK_STREAM
     getaddrinfo = socket.getaddrinfo
+    _socket = None
 
-    def __init__(self, timeout):
+    def __init__(self, url):
+        if url[:7] != "http://" or "@" in url:
+            # Not repeated here: it may hold a secret.
+            raise ValueError("http_endpoint: http:// only")
+        import requests  # frozen into the firmware of boards with a network
+
+        self._lib = requests
+
+    def post(self, url, headers, chunks, timeout):
+        """
+        POST and wait for the whole answer.
+
+        Args:
+            url: str, http:// only: requests cannot verify a certificate.
+            headers: dict of str; Content-Length among them.
+            chunks: generator of bytes, the body.
+            timeout: seconds for the whole exchange, but for the name look-up, which has none.
+
+        Returns `(status, headers)`: int, and a dict with lower-case names. Raises OSError unless a
+        whole answer arrived before the deadline.
+        """
+        requests = self._lib
         self._end = time.ticks_add(time.ticks_ms(), int(timeout * 1000))
-        self._socket = None
         self._in = b""
         self._out = bytearray()
         self.headers = {}
         self.status = 0
+        requests.socket = self
+        try:
+            requests.request("POST", url, data=chunks, headers=headers)
+            self._drain()
+        finally:
+            requests.socket = socket
+            self.close()
+        return self.status, self.headers
 
     def _ready(self):
         left = time.ticks_diff(self._end, time.ticks_ms())
@@ -275,7 +314,7 @@ class _Guard:
         self.status = status
         return b"HTTP/1.0 %d\r\n" % status
 
-    def drain(self):
+    def _drain(self):
         # An answer that was cut short is none, so its body is read to the end it announces.
         length = self.headers.get("content-length", 0)
         chunked = "transfer-encoding" in self.headers
@@ -299,39 +338,3 @@ class _Guard:
     def close(self):
         if self._socket:
             self._socket.close()
-
-
-class Http:
-    """`requests` (frozen into the firmware), guarded; one connection for each exchange."""
-
-    def __init__(self, url):
-        if url[:7] != "http://" or "@" in url:
-            # Not repeated here: it may hold a secret.
-            raise ValueError("http_endpoint: http:// only")
-        import requests  # frozen into the firmware of boards with a network
-
-        self._lib = requests
-
-    def post(self, url, headers, chunks, timeout):
-        """
-        POST and wait for the whole answer.
-
-        Args:
-            url: str, http:// only: requests cannot verify a certificate.
-            headers: dict of str; Content-Length among them.
-            chunks: generator of bytes, the body.
-            timeout: seconds for the whole exchange, but for the name look-up, which has none.
-
-        Returns `(status, headers)`: int, and a dict with lower-case names. Raises OSError unless a
-        whole answer arrived before the deadline.
-        """
-        requests = self._lib
-        guard = _Guard(timeout)
-        requests.socket = guard
-        try:
-            requests.request("POST", url, data=chunks, headers=headers)
-            guard.drain()
-        finally:
-            requests.socket = socket
-            guard.close()
-        return guard.status, guard.headers
