@@ -6,6 +6,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 RUNTIME ?= cpython
+SECONDS ?= 600
 
 PY = $(VENV)/bin/python
 READY = $(VENV)/.ready
@@ -31,10 +32,10 @@ export PIP_DISABLE_PIP_VERSION_CHECK = 1
 export PYRIGHT_PYTHON_IGNORE_WARNINGS = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint size bench clean
+.PHONY: help demo test mutate torture lint size bench bench-flash clean
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
 
 demo: $(READY) ## Show readings survive an outage and two kills; RUNTIME=cpython or micropython
 	$(PY) tools/demo.py --runtime $(RUNTIME)
@@ -50,6 +51,14 @@ test: $(READY) $(SITE39)/.ready ## Run every test, also under MicroPython and th
 	export PYTHON39_SITE="$(abspath $(SITE39))"; \
 	echo "$(PY) -m pytest"; $(PY) -m pytest
 
+mutate: $(READY) ## Take away one sync, check or rule at a time: some test must fail for each
+	$(PY) tools/mutate.py
+
+torture: $(READY) ## Cut the power at random for SECONDS (default 600), on the model and the real stack
+	@path=$$($(PY) tools/get_runtimes.py micropython) && export MICROPYTHON="$$path"; \
+	POSTCACHE_TORTURE_SECONDS=$(SECONDS) $(PY) -m pytest -q \
+		host_tests/test_power_cuts.py host_tests/test_real_stack.py host_tests/test_stateful.py
+
 lint: $(READY) $(STUBS_READY) ## Check style, formatting, types, spelling and the oldest Python
 	$(VENV)/bin/ruff check
 	$(VENV)/bin/ruff format --check
@@ -61,8 +70,11 @@ lint: $(READY) $(STUBS_READY) ## Check style, formatting, types, spelling and th
 size: $(READY) ## Show what each module costs on a board, against the budget
 	$(PY) tools/size.py
 
-bench: $(READY) ## Measure speed, memory and flash cost, side by side with the alternatives
+bench: $(READY) ## Measure speed and memory, side by side with the alternatives
 	$(PY) bench/bench.py
+
+bench-flash: $(READY) ## Measure flash wear on littlefs, side by side with the usual ways to log
+	$(PY) bench/flash.py --check
 
 clean: ## Remove all that make has made here
 	rm -rf $(VENV) typings build dist lib/*.egg-info .pytest_cache .ruff_cache .hypothesis

@@ -119,6 +119,7 @@ def pytest_runtest_logreport(report):
     if report.when == "call" and report.passed:
         name = report.nodeid.lower()
         micropython = "micropython" in name or "test_core_everywhere" in name
+        micropython = micropython or "test_real_stack" in name
         _counts["MicroPython" if micropython else CPYTHON] += 1
 
 

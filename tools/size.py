@@ -31,6 +31,7 @@ LATER = {
     "retry.py": "loaded by an answer with Retry-After",
     "stats.py": "loaded by .stats",
 }
+OPENING = ("opening.py", "ports/board.py")
 PROJECT = Path(__file__).resolve().parent.parent
 PACKAGE = PROJECT / "lib" / "postcache"
 
@@ -125,7 +126,14 @@ def _table(rows, uplink):
         if group == "uplink":
             left = BUDGET - uplink
             verdict = f"{left:,} left" if left >= 0 else f"{-left:,} over"
-            print(f"{'uplink':24} {'':7} {uplink:11,}   budget {BUDGET:,}: {verdict}\n")
+            print(f"{'uplink':24} {'':7} {uplink:11,}   budget {BUDGET:,}: {verdict}")
+            sizes = {name: size for name, _, size in rows}
+            slots = uplink + sizes.get("slots.py", 0)
+            opening = slots + sum(sizes.get(name, 0) for name in OPENING)
+            print(f"{'with slots, on littlefs':24} {'':7} {slots:11,}   what stays loaded there")
+            print(
+                f"{'and to open a log':24} {'':7} {opening:11,}   all that is ever loaded there\n"
+            )
 
 
 if __name__ == "__main__":

@@ -147,6 +147,52 @@ def test_a_lost_cursor_costs_duplicates_under_a_new_stream_never_records():
     log.close()
 
 
+def test_an_error_while_a_log_is_opened_is_told_and_nothing_is_taken_for_lost():
+    # Taken for lost, the cursor would begin a new stream, and records in slots would be forgotten.
+    path = folder()
+    filled(path, 5)
+    log = open_log(path)
+    stream = log.stream
+    log.ack(1, 2, 0)
+    log.close()
+    for method, victim in (("open", "cursor-a"), ("open", "cursor-b"), ("size", "+0")):
+        fs = Directory(path)
+        real = getattr(fs, method)
+
+        def fail(name, *args, real=real, victim=victim):
+            if name == victim:
+                raise OSError(5, "")
+            return real(name, *args)
+
+        setattr(fs, method, fail)
+        assert raises(OSError, Log, fs, None, 0).errno == 5
+        fs.close()
+    log = open_log(path)
+    assert log.stream == stream and numbers(log) == [3, 4, 5]
+    log.close()
+
+
+def test_a_cursor_that_littlefs_cannot_read_is_a_damaged_one():
+    path = folder()
+    filled(path, 5)
+    log = open_log(path)
+    stream = log.stream
+    log.ack(1, 2, 0)
+    log.close()
+    fs = Directory(path)
+    real = fs.open
+
+    def fail(name, mode):
+        if name == "cursor-b":
+            raise OSError(84, "")
+        return real(name, mode)
+
+    fs.open = fail
+    log = Log(fs, None, 0)
+    assert log.stream == stream and log.damaged == 1
+    log.close()
+
+
 def test_one_damaged_cursor_costs_one_step_at_most():
     for name in ("cursor-a", "cursor-b"):
         path = folder()

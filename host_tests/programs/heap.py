@@ -1,16 +1,38 @@
 """
 What postcache costs in heap, under MicroPython: prints JSON, all in bytes.
 
-    heap.py PATH [URL]       with PATH/lib holding the package as .mpy; drains over HTTP with a URL
+    heap.py PATH URL FS      with PATH/lib holding the package as .mpy
+
+Drains to an object as server, or over HTTP with a URL ("-" for none). FS is "posix" (in PATH) or
+"lfs2", a littlefs in RAM with an ESP32's parameters, where the slot journal is chosen.
 """
 
 import gc
 import json
+import os
 import sys
 
-path = sys.argv[1]
-url = sys.argv[2] if len(sys.argv) > 2 else None
+path, url, fs = sys.argv[1:]
 sys.path.insert(0, path + "/lib")
+N = 10000
+
+
+class Blocks:
+    """A block device in RAM."""
+
+    def __init__(self, count):
+        self.data = bytearray(count * 4096)
+
+    def readblocks(self, block, buffer, offset=0):
+        at = block * 4096 + offset
+        buffer[:] = memoryview(self.data)[at : at + len(buffer)]
+
+    def writeblocks(self, block, buffer, offset=0):
+        at = block * 4096 + offset
+        self.data[at : at + len(buffer)] = buffer
+
+    def ioctl(self, op, arg):
+        return {4: len(self.data) // 4096, 5: 4096}.get(op, 0)
 
 
 def used():
@@ -40,29 +62,41 @@ class Http:
         return 200, {}
 
 
+if fs == "lfs2":
+    device = Blocks(512)
+    os.VfsLfs2.mkfs(device, progsize=32)
+    os.mount(os.VfsLfs2(device, progsize=32), "/flash")
+    folder = "/flash/log"
+else:
+    folder = path + "/log"
+
 before = used()
 from postcache import POSTCache  # noqa: E402 - this is what is measured
 
 imported = used() - before
-loaded = [name for name in sys.modules if name.startswith("postcache")]
 
-N = 10000
-with POSTCache(None, path + "/log") as cache:
-    record = {"t": 21.5, "h": 40, "n": 0}
-    cache.add_request(record)
-    before = used()
-    for n in range(1, N):
-        record["n"] = n
+
+def fill():
+    """In a function of its own, so that nothing of this cache is left."""
+    with POSTCache(None, folder, max_bytes=1500000) as cache:
+        record = {"t": 21.5, "h": 40, "n": 0}
         cache.add_request(record)
-    adding = used() - before
+        before = used()
+        for n in range(1, N):
+            record["n"] = n
+            cache.add_request(record)
+        return used() - before
 
+
+adding = fill()
+loaded = [name for name in sys.modules if name.startswith("postcache")]
 real = None
-if url:
+if url != "-":
     from postcache.ports import Http as Real
 
     real = Real(url)
 before = used()
-cache = POSTCache(url or "http://server/", path + "/log", http=Http(real))
+cache = POSTCache(url, folder, http=Http(real))
 opened = used() - before
 assert len(cache) == N
 assert cache.flush()

@@ -14,7 +14,7 @@ Opening reads the cursor, the names and the end of the newest file. Sealed segme
 until they are read; a line that is no record is counted and passed over.
 """
 
-from .journal import name_of
+from .journal import AppendJournal, name_of
 from .line import OVERHEAD, decode, encode
 from .ports import MAX_BYTES, RESERVE, SEGMENT, Lock, const, forget
 
@@ -32,6 +32,7 @@ class Log:
         fs: a `ports.Directory`, or anything with its methods.
         max_bytes: int >= 4096, what the files may take; None for half of what is free, with a cap.
             When it is full the oldest segment is dropped and counted.
+        slot_size: int, bytes of a slot, 0 for the append journal; None for what fits `fs`.
 
     Attributes: `stream`, str; `stored`, `acked`, `sending`: highest sequence number that is
     durable, acknowledged, in flight; `opened`, that of `stored` when it was opened; counters
@@ -39,6 +40,17 @@ class Log:
 
     Raises OSError when the directory cannot be used or was written by a newer version.
     """
+
+    # Set by opening.load().
+    stream: str
+    acked: int
+    sending: int
+    dropped: int
+    generation: int
+    stored: int
+    opened: int
+    limit: int
+    journal: AppendJournal
 
     def __init__(self, fs, max_bytes=None, slot_size=None):
         self._fs = fs
@@ -130,7 +142,7 @@ class Log:
         segment, offset, last = position or (0, 0, self.acked)
         firsts = self.journal.firsts
         while firsts:
-            first = 0
+            first = upper = 0
             try:
                 with self._lock:
                     # The segment that holds record last + 1, or the first one after it.

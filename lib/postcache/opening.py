@@ -37,6 +37,23 @@ def settings(headers, attributes, data_key):
 
 def load(log, fs, max_bytes, slot_size):
     """Set what a `log.Log` is made of, from what is in the directory `fs`."""
+    opened = []
+    try:
+        _load(log, fs, max_bytes, slot_size, opened)
+    except BaseException:
+        for file in opened:
+            _close(file)
+        raise
+
+
+def _close(file):
+    try:
+        file.close()
+    except OSError:
+        pass  # nothing was written to it
+
+
+def _load(log, fs, max_bytes, slot_size, opened):
     _read_cursor(log, fs)
     firsts = []
     for name, _ in fs.files():
@@ -58,16 +75,20 @@ def load(log, fs, max_bytes, slot_size):
             # Synced before it is read: what a killed process wrote may be visible and not
             # durable, and must not be sent under a number that a power cut would free again.
             file = fs.open(name, "ab")
+            opened.append(file)
             file.flush()
         except OSError:
-            file = None  # a read-only card: what is on it can still be sent
+            # A read-only card: what is on it can still be sent.
+            for file in opened:
+                _close(file)
+            file = None
         end = fs.size(name)
         last, passed = _find_last(fs, firsts[-1], end)
         if passed:
             log.damaged += 1
             # Left alone, else gone on with: many short lives (deep sleep) are not many files.
             if file:
-                file.close()
+                _close(file)
                 file = None
     if slot_size is None:
         slot_size = fs.slot_size
@@ -75,8 +96,9 @@ def load(log, fs, max_bytes, slot_size):
     try:
         fs.size("+0")
         slots = True  # records may be in there, whatever is wanted now
-    except OSError:
-        pass
+    except OSError as e:
+        if e.errno != 2:
+            raise  # there may be some: the next open tries again
     if slots:
         from .slots import NOT_THERE, SlotJournal, slot_name
 
@@ -110,8 +132,11 @@ def _read_cursor(log, fs):
             if generation > log.generation and not newer:
                 log.stream, log.acked, log.sending, log.dropped = state
                 log.generation = generation
-        except OSError:
-            pass  # none there
+        except OSError as e:
+            if e.errno in (20, 21, 84):  # no file, or metadata that littlefs cannot read
+                log.damaged += 1
+            elif e.errno != 2:
+                raise  # taken for lost it would have everything sent again: the next open tries
         except (TypeError, ValueError):
             log.damaged += 1
         if newer:
