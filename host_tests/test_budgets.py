@@ -88,5 +88,7 @@ def test_adding_leaves_nothing_behind_micropython(heap):
 
 
 def test_draining_10000_records_takes_at_most_8_kb_more_micropython(heap):
-    for numbers in heap.values():
-        assert numbers["drain 10,000 at the peak"] <= 8 * 1024
+    # From slots over HTTP it is more: the list of 240 segments of 4 KB, a word each.
+    for way, numbers in heap.items():
+        most = 10 if way == ("lfs2", "HTTP") else 8
+        assert numbers["drain 10,000 at the peak"] <= most * 1024, way
