@@ -21,6 +21,7 @@ sys.path.insert(0, str(LIB))
 CPYTHON = "CPython %d.%d" % sys.version_info[:2]
 _counts = collections.Counter()
 _figures = []
+_tally = []
 _versions = {}
 
 
@@ -115,6 +116,11 @@ def say(figure):
     _figures.append(figure)
 
 
+def tally(n):
+    """Add `n` power cuts or faults, each with its consequences looked at, to the sum."""
+    _tally.append(n)
+
+
 def pytest_runtest_logreport(report):
     if report.when == "call" and report.passed:
         name = report.nodeid.lower()
@@ -129,5 +135,7 @@ def pytest_terminal_summary(terminalreporter):
         if name == "MicroPython":
             name += " " + _versions.get("micropython", "")
         terminalreporter.write_line("%-18s %d" % (name, n))
+    if _tally:
+        _figures.append(f"power cuts and faults in all, each looked at: {sum(_tally):,}")
     for figure in _figures:
         terminalreporter.write_line(figure)

@@ -140,9 +140,8 @@ class Disk:
     def commit(self, number, content, name):
         """littlefs: the new content and the name, all at once."""
         self.step("commit", name)
-        if self.lying(number):
-            self.files[number] = self.files[number][0], ("whole", content), content
-        else:
+        self.files[number] = self.files[number][0], ("whole", content), content
+        if not self.lying(number):
             self.files[number] = content, (), content
             self._settle(lambda entry: entry[1] != number)
 
@@ -171,6 +170,11 @@ class Disk:
         self._rename(name, None)
         if self.kind != "posix":
             self._settle(lambda entry: entry[0] != name)
+
+    def remove_folder(self, name):
+        """As rmdir does; the folder is empty."""
+        self.step("rmdir", name)
+        self._rename(name, None)
 
     def sync_names(self, folder):
         """The names in `folder`, "" for the directory itself, become durable."""
@@ -320,6 +324,10 @@ class _System:
         self.disk.call("mkdir")
         self.disk.make(self.name(path))
 
+    def rmdir(self, path):
+        self.disk.call("rmdir")
+        self.disk.remove_folder(self.name(path))
+
     def remove(self, path):
         self.disk.call("remove")
         self.disk.unlink(self.name(path))
@@ -384,7 +392,7 @@ class _Posix(_System):
         return self._next
 
     def close(self, fd):
-        del self._open[fd]  # also when it reports an error
+        self._open.pop(fd)  # also when it reports an error
         self.disk.call("close")
 
     def write(self, fd, data):

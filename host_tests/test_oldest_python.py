@@ -12,10 +12,12 @@ FILES = (
     "core",
     "test_answers.py",
     "test_examples.py",
+    "test_golden.py",
     "test_kill.py",
     "test_old_bugs.py",
     "test_power_cuts.py",
     "test_processes.py",
+    "test_stateful.py",
     "test_threads.py",
 )
 

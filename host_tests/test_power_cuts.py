@@ -22,8 +22,9 @@ import time
 
 import pytest
 
+import postcache.opening
 import power
-from conftest import say
+from conftest import say, tally
 from power import Cut, Disk, World, examine, look
 
 SETUPS = {
@@ -452,7 +453,8 @@ def test_a_second_cut_during_recovery_breaks_no_promise(setup):
 
 
 @pytest.mark.parametrize("block", range(20))
-def test_no_cut_in_a_long_life_breaks_a_promise(block):
+def test_no_cut_in_a_long_life_breaks_a_promise(block, monkeypatch):
+    monkeypatch.setattr(postcache.opening, "_SLOTS", 8)  # full after a few adds
     for seed in range(50 * block, 50 * block + 50):
         life = Life(seed)
         try:
@@ -462,11 +464,12 @@ def test_no_cut_in_a_long_life_breaks_a_promise(block):
         counts["in random lives"] += life.cuts
 
 
-def test_torture():
+def test_torture(monkeypatch):
     seconds = float(os.environ.get("POSTCACHE_TORTURE_SECONDS", "0"))
     seed = os.environ.get("POSTCACHE_TORTURE_SEED")
     if not seconds and not seed:
         pytest.skip("make torture")
+    monkeypatch.setattr(postcache.opening, "_SLOTS", 8)
     if seed:
         Life(int(seed)).run(60 if int(seed) >= 10**6 else 8)
         return
@@ -589,4 +592,5 @@ def test_the_model_finds_what_is_taken_away(broken, monkeypatch):
 def test_how_many_cuts_were_made():
     for what, n in sorted(counts.items()):
         say("power cuts on the model, %s: %d" % (what, n))
+    tally(sum(counts.values()))
     assert sum(counts.values()) > 100000

@@ -16,7 +16,7 @@ import time
 
 import pytest
 
-from conftest import HERE, find_runtime, say
+from conftest import HERE, find_runtime, say, tally
 
 PROGRAM = HERE / "programs" / "real_stack.py"
 LITTLEFS = ["esp32", "pico"]
@@ -195,3 +195,4 @@ def test_how_many_cuts_and_faults_there_were():
         say("real %s: %s" % (system, ", ".join(parts)))
     n = sum(counts.values()) - counts["fat", "of these without any harm"]
     say("cuts and faults on real file systems: %d" % n)
+    tally(n)

@@ -104,9 +104,10 @@ def _load(log, fs, max_bytes, slot_size, opened):
 
         done = max(last, log.acked)
         tail, free, more = _read_slots(log, fs, done, slot_name, NOT_THERE)
+        last += passed
+        passed = more
         if tail:
-            last = tail[-3]
-        passed += more
+            last = max(last, tail[-3])
         log.journal = SlotJournal(fs, limit, firsts, end, file, slot_size, tail, free, done)
     else:
         log.journal = AppendJournal(fs, limit, firsts, end, file)
@@ -180,10 +181,10 @@ def _read_slots(log, fs, done, slot_name, not_there):
                     if not line:
                         break
                     at += len(line)
-                    record = decode(line)
-                    if not record:
-                        rest += line != b"\n" and len(line)  # a host fills up with newlines
-                    elif record[0] > last:  # else older content
+                    record = line != b"\n" and decode(line)  # a host fills up with newlines
+                    if record is None:
+                        rest += len(line)
+                    elif record and record[0] > last:  # else older content
                         last = record[0]
                         size = at
         except OSError as e:
@@ -197,6 +198,7 @@ def _read_slots(log, fs, done, slot_name, not_there):
         if last > done:
             tail.append((last, slot, size))
         else:
-            free.append(slot)
+            # A damaged one is used first: until then each opening passes over numbers.
+            free.insert(0 if rest else len(free), slot)
     tail.sort()
     return [n for entry in tail for n in entry], free, passed

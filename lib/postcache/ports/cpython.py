@@ -130,6 +130,7 @@ class Directory:
 
     def __init__(self, path):
         self._lock = None
+        self._named = set()  # small files whose names are durable
         if not path or path == ":memory:":
             raise ValueError("cache_path: a directory on a disk")
         self.path = os.path.abspath(os.fspath(path))
@@ -157,13 +158,19 @@ class Directory:
             raise OSError(
                 20, "a file is in the way (an old SQLite cache?); name a directory", path
             )
-        parent = os.path.dirname(path)
-        self._make(parent)
+        self._make(os.path.dirname(path))
         try:
-            os.mkdir(path)
+            self._mkdir(path)
         except FileExistsError:
-            return
-        self._sync_directory(parent)
+            pass
+
+    def _mkdir(self, path):
+        os.mkdir(path)
+        try:
+            self._sync_directory(os.path.dirname(path))
+        except OSError:
+            os.rmdir(path)  # else the next try would find it, and take its name for durable
+            raise
 
     def _name(self, name):
         if self._lock is None:  # a late thread: another instance may be the owner by now
@@ -231,7 +238,6 @@ class Directory:
         """
         name = self._name(name)
         data = data.ljust(128, b"\n")
-        new = not os.path.exists(name)
         fd = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o666)
         try:
             if os.pwrite(fd, data, 0) < len(data):
@@ -240,21 +246,30 @@ class Directory:
             _sync(fd)
         finally:
             os.close(fd)
-        if new:
+        if name not in self._named:
             self._sync_directory(os.path.dirname(name))
+            self._named.add(name)
 
     def remove(self, name):
-        """Remove a file; none there is fine."""
+        """
+        Remove a file; none there is fine.
+
+        A slot is durably gone when this returns: what a failed write left there must not come
+        back. A segment or its like need not be: nothing in it counts any more.
+        """
+        path = self._name(name)
+        self._named.discard(path)
         try:
-            os.remove(self._name(name))
+            os.remove(path)
         except FileNotFoundError:
             pass
+        if "/" in name:
+            self._sync_directory(os.path.dirname(path))
 
     def make(self, name):
         """Make a directory in this one; one that is there is fine."""
         try:
-            os.mkdir(self._name(name))
-            self._sync_directory(self.path)
+            self._mkdir(self._name(name))
         except FileExistsError:
             pass
 
