@@ -678,3 +678,44 @@ def test_after_a_cancelled_run_everything_else_works(runtime, server, tmp_path):
     assert done.stdout == "cancelled\nTrue\n"
     assert done.stderr == ""
     assert server.receiver.lines == [1, 2]
+
+
+def test_the_names_of_new_directories_are_synced(tmp_path, monkeypatch):
+    synced = []
+    fsync = os.fsync
+
+    def note(fd):
+        synced.append(os.readlink("/proc/self/fd/%d" % fd))
+        fsync(fd)
+
+    monkeypatch.setattr(os, "fsync", note)
+    POSTCache(None, tmp_path / "a" / "b").close()
+    assert str(tmp_path) in synced and str(tmp_path / "a") in synced
+
+
+def test_what_happens_to_names_is_synced(tmp_path, monkeypatch):
+    synced = []
+    broken = []
+    fsync = os.fsync
+
+    def note(fd):
+        if broken:
+            raise OSError(5, broken.pop())
+        synced.append(os.readlink("/proc/self/fd/%d" % fd))
+        fsync(fd)
+
+    fs = cpython.Directory(tmp_path)
+    monkeypatch.setattr(os, "fsync", note)
+    broken.append("once")
+    with pytest.raises(OSError, match="once"):
+        fs.make("+0")
+    for call, args, where in (
+        (fs.make, ("+0",), tmp_path),
+        (fs.put, ("+0/0", b"1"), tmp_path / "+0"),
+        (fs.remove, ("+0/0",), tmp_path / "+0"),
+        (fs.put, ("+0/0", b"2"), tmp_path / "+0"),
+    ):
+        synced.clear()
+        call(*args)
+        assert synced == [str(where)]
+    fs.close()

@@ -527,3 +527,53 @@ def test_an_add_that_close_overtakes_is_refused_or_kept(tmp_path, monkeypatch):
         pass
     monkeypatch.undo()
     assert delivered(tmp_path) == told
+
+
+def test_a_group_is_not_longer_than_the_longest_record():
+    class Slow:
+        max_record = 1000
+        stored = 0
+
+        def append(self, payloads):
+            groups.append(payloads)
+            begun.set()
+            if len(groups) == 1:
+                assert queued.wait(10)
+            self.stored += len(payloads)
+            return self.stored
+
+    groups = []
+    begun, queued = threading.Event(), threading.Event()
+    group = cpython.Group(Slow())
+    threads = [threading.Thread(target=group, args=([b"x" * 400],)) for _ in range(6)]
+    threads[0].start()
+    assert begun.wait(10)
+    for thread in threads[1:]:
+        thread.start()
+    while len(group._queue) < 5:
+        threading.Event().wait(0.001)
+    queued.set()
+    for thread in threads:
+        thread.join()
+    assert [len(payloads) for payloads in groups] == [1, 2, 2, 1]
+
+
+def test_a_slot_that_the_disk_takes_a_part_of_is_not_stored(tmp_path, monkeypatch):
+    cache = POSTCache(None, tmp_path / "log", slot_size=128)
+    cache.add_request(1)
+    with monkeypatch.context() as patch:
+        patch.setattr(cpython.os, "pwrite", lambda fd, data, offset: len(data) - 1)
+        with pytest.raises(OSError, match="no space"):
+            cache.add_request(2)
+    assert len(cache) == 1
+    assert cache.add_request(3) == 2
+    cache.close()
+
+
+def test_after_close_a_late_thread_cannot_write(tmp_path):
+    cache = POSTCache(None, tmp_path / "log")
+    log = cache._log
+    cache.close()
+    with pytest.raises(OSError, match="closed"):
+        log.append([b"1"])
+    assert not list(tmp_path.glob("log/*.log"))

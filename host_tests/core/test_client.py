@@ -5,6 +5,7 @@ import json
 from support import MICROPYTHON, Clock, Http, folder, raises
 
 from postcache import POSTCache
+from postcache.line import encode
 
 
 def make(path=None, http=None, **kwargs):
@@ -429,3 +430,13 @@ def test_the_package_loads_the_client_when_it_is_asked_for():
     assert postcache.POSTCache is POSTCache
     assert postcache.__version__
     raises(AttributeError, getattr, postcache, "nothing")
+
+
+def test_a_directory_is_free_again_after_a_failed_open():
+    path = folder()
+    POSTCache(None, path).close()
+    for name in ("cursor-a", "cursor-b"):
+        with open(path + "/" + name, "wb") as f:
+            f.write(encode(9, b"[2, 0]"))
+    for _ in range(2):
+        assert "newer" in str(raises(OSError, POSTCache, None, path))

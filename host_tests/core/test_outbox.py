@@ -448,3 +448,40 @@ def test_a_port_that_stops_at_content_length_drains_the_backlog_in_one_round():
     assert outbox.wait_ms() == 60000
     assert http.lines() == [{"n": n} for n in range(1, 11)]
     log.close()
+
+
+def test_a_batch_whose_last_record_is_damaged_does_not_take_the_next_one_in():
+    path = folder()
+    http = Http(500)
+    with_buffer(10)
+    log, outbox, _ = make(path, http, 6, limit=3)
+    assert not outbox.send(10)
+    name = path + "/0000000001.log"
+    with open(name, "rb") as f:
+        lines = f.read().split(b"\n")
+    lines[2] = b"x" + lines[2][1:]
+    with open(name, "wb") as f:
+        f.write(b"\n".join(lines))
+    for _ in range(5):
+        outbox.send(10)
+    with_buffer(BUFFER)
+    assert len(log) == 0
+    assert http.lines() == [{"n": n} for n in (1, 2, 4, 5, 6)]
+    log.close()
+
+
+def test_nothing_waits_behind_the_last_record_when_that_is_damaged():
+    path = folder()
+    http = Http()
+    log, outbox, _ = make(path, http, 3, limit=2)
+    assert outbox.send(10)
+    name = path + "/0000000001.log"
+    with open(name, "rb") as f:
+        data = f.read()
+    with open(name, "wb") as f:
+        f.write(data[:-5] + b"x" + data[-4:])
+    outbox._batch = None  # the next one was formed while the first was sent
+    for _ in range(3):
+        outbox.send(10)
+    assert len(log) == 0 and len(http.posts) == 1
+    log.close()

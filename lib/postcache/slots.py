@@ -116,7 +116,7 @@ class SlotJournal(AppendJournal):
             size += len(line)
             most = max(most, len(line))
         n = len(chunks) // 2
-        if n > len(free) or self._torn or most > self._size or size > self._limit:
+        if n > len(free) or self._torn or most > self._size or size + self._size > self._limit:
             first = self._first
             if first:
                 self.firsts.pop()

@@ -1,0 +1,73 @@
+"""
+tools/mutate.py tells a mutation that a test caught from one that none did, and from its own fault.
+
+What it finds is another matter: that it is run for, and not by pytest.
+"""
+
+import pathlib
+import shutil
+import sys
+
+import pytest
+
+from conftest import HERE
+
+sys.path.insert(0, str(HERE.parent / "tools"))
+import mutate
+
+TEST = "host_tests/test_it.py::test_it"
+
+
+@pytest.fixture
+def project(tmp_path):
+    """A project of one module and one test."""
+    (tmp_path / "lib").mkdir()
+    (tmp_path / "host_tests").mkdir()
+    shutil.copy(HERE.parent / "pyproject.toml", tmp_path)
+    (tmp_path / "lib" / "it.py").write_text("def one():\n    import os\n\n    return 1\n")
+    test = "def test_it():\n    import it\n\n    assert it.one() == 1\n"
+    (tmp_path / "host_tests" / "test_it.py").write_text(test)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "verdict"),
+    [
+        ("return 1", "return 2", "caught"),
+        ("return 1", "raise OSError(5)", "caught"),
+        ("return 1", "return 3 - 2", "survived"),
+        ("return 1", "return nothing", "no assertion"),
+    ],
+)
+def test_a_mutation_counts_when_a_test_fails_by_what_it_asserts(project, old, new, verdict):
+    before = (project / "lib" / "it.py").read_text()
+    mutation = mutate.Mutation("it", "lib/it.py", "", [old], [new], [TEST])
+    assert mutate.judge(mutation, project).verdict == verdict
+    assert (project / "lib" / "it.py").read_text() == before
+
+
+def test_tests_that_fail_before_anything_is_changed_are_told(project):
+    assert mutate.unmutated([project], [TEST]) == {}
+    path = project / "lib" / "it.py"
+    path.write_text("def one():\n    return 2\n")
+    assert list(mutate.unmutated([project], [TEST])) == [TEST]
+    assert list(mutate.unmutated([project], [TEST + "_not"])) == [TEST + "_not"]
+
+
+def test_text_that_is_not_there_once_or_makes_no_python_is_an_error(project):
+    for old, new in (("return 9", "pass"), ("return 1", "return ("), ("return 1\n", "pass")):
+        mutation = mutate.Mutation("it", "lib/it.py", "", [old], [new], [TEST])
+        with pytest.raises(ValueError, match="it: "):
+            mutate.mutated(mutation, project)
+    twice = pathlib.Path(project, "lib", "it.py")
+    twice.write_text(twice.read_text() * 2)
+    with pytest.raises(ValueError, match="2 times"):
+        mutate.mutated(mutate.Mutation("it", "lib/it.py", "", ["return 1"], [""], [TEST]), project)
+
+
+def test_each_text_is_in_the_code_once():
+    for mutation in mutate.table():
+        mutate.mutated(mutation, HERE.parent)
+        assert mutation.breaks and mutation.tests
+    names = [mutation.name for mutation in mutate.table()]
+    assert len(names) == len(set(names)) > 100
