@@ -52,7 +52,7 @@ _ROWS = {
     "postcache, by 16, in an outage": dict(_POSTCACHE, flush_every=16, group=16, up=False),
 }
 # Erases for each record of 64 bytes, at most.
-_BUDGETS = (
+BUDGETS = (
     ("ESP32", "postcache, slots, sent in tens", 0.05),
     ("ESP32", "postcache, slots, in an outage", 0.09),
     ("Pico", "postcache, slots, sent in tens", 0.10),
@@ -67,7 +67,7 @@ bytes. Years: %d,000 erases a block, the wear levelled by littlefs over all bloc
 over blocks that change, so a file system full of files that never do wears out sooner."""
 
 
-def _jobs():
+def make_jobs():
     """Return {key: job}; a key is (job, target, row or journal, payload)."""
     jobs = {}
     for target, parameters in _TARGETS.items():
@@ -86,7 +86,7 @@ def _jobs():
     return jobs
 
 
-def _run(micropython, job):
+def run(micropython, job):
     """Run one job in a process of its own; return what it found."""
     done = subprocess.run(
         [micropython, "-X", "heapsize=16M", os.path.join(BENCH, "flash_board.py")]
@@ -103,9 +103,9 @@ def _run(micropython, job):
 def _run_all(micropython):
     """Run every job, side by side; return {key: what it found}."""
     found = {}
-    jobs = _jobs()
+    jobs = make_jobs()
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        running = {key: pool.submit(_run, micropython, job) for key, job in jobs.items()}
+        running = {key: pool.submit(run, micropython, job) for key, job in jobs.items()}
         try:
             for key, future in running.items():
                 done = "flash, %d of %d: " % (len(found) + 1, len(jobs))
@@ -147,7 +147,7 @@ def _years(erases):
 def _check(found):
     """Return [(text, value, budget, whether it is met)]."""
     verdicts = []
-    for target, row, budget in _BUDGETS:
+    for target, row, budget in BUDGETS:
         value = found["wear", target, row, 64]["erases"]
         text = "%s: %s, erases per record of 64 bytes" % (target, row)
         verdicts.append((text, value, budget, value <= budget))

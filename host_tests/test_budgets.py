@@ -92,3 +92,15 @@ def test_draining_10000_records_takes_at_most_8_kb_more_micropython(heap):
     for way, numbers in heap.items():
         most = 10 if way == ("lfs2", "HTTP") else 8
         assert numbers["drain 10,000 at the peak"] <= most * 1024, way
+
+
+def test_s10_a_record_costs_a_fraction_of_an_erase_on_littlefs_micropython():
+    # The rows of `make bench-flash` that have a budget, with fewer records.
+    sys.path.insert(0, str(ROOT / "bench"))
+    import flash
+
+    (micropython,) = find_runtime("micropython").command[:1]
+    for target, name, budget in flash.BUDGETS:
+        job = flash.make_jobs()["wear", target, name, 64]
+        found = flash.run(micropython, dict(job, count=2000))
+        assert 0.019 < found["erases"] <= budget, (target, name, found["erases"])

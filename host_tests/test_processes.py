@@ -62,7 +62,7 @@ with POSTCache(url, again) as second:
 
 
 @pytest.mark.parametrize("spelling", ["%s/log", "%s/log/", "%s//./log", "log", "./log"])
-def test_a_second_instance_is_refused_by_name_and_harms_nothing(
+def test_s12_a_second_instance_is_refused_by_name_and_harms_nothing(
     runtime, server, tmp_path, spelling, monkeypatch
 ):
     monkeypatch.chdir(tmp_path)
@@ -83,7 +83,7 @@ sys.stdin.readline()
 """
 
 
-def test_a_second_process_is_refused_by_name(this_python, tmp_path):
+def test_s12_a_second_process_is_refused_by_name(this_python, tmp_path):
     with this_python.start("-c", OPEN, tmp_path, stdin=subprocess.PIPE) as process:
         assert process.stdout.readline() == "open\n"
         with pytest.raises(OSError, match="in use") as refused:

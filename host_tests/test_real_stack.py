@@ -95,7 +95,7 @@ def cuts(system, scenario, journal, tears=None, seed=1):
 @pytest.mark.parametrize("scenario", SCENARIOS)
 @pytest.mark.parametrize("journal", JOURNALS)
 @pytest.mark.parametrize("system", SYSTEMS)
-def test_no_cut_loses_repeats_or_reorders(system, journal, scenario):
+def test_s1_to_s5_no_cut_loses_repeats_or_reorders(system, journal, scenario):
     total = count(list(cuts(system, scenario, journal)))
     assert total["cuts"] > 10 and total["torn"] > 5
 
@@ -126,7 +126,7 @@ def test_a_torn_fat_or_directory_sector_invents_nothing(scenario):
     ("system", "kind"),
     [*itertools.product(LITTLEFS, ["program", "erase"]), ("fat", "program"), ("fat", "read")],
 )
-def test_a_device_that_fails_loses_nothing_that_was_stored(system, kind, journal):
+def test_s7_a_device_that_fails_loses_nothing_that_was_stored(system, kind, journal):
     jobs = [("faults", system, kind, journal, "shard=" + shard) for shard in ("0/2", "1/2")]
     assert count(jobs)["faults"] >= 4
 
@@ -134,13 +134,13 @@ def test_a_device_that_fails_loses_nothing_that_was_stored(system, kind, journal
 @pytest.mark.parametrize("mode", ["wait", "drop"])
 @pytest.mark.parametrize("journal", JOURNALS)
 @pytest.mark.parametrize("system", SYSTEMS)
-def test_a_full_file_system_loses_nothing_and_is_drained(system, journal, mode):
+def test_s8_a_full_file_system_loses_nothing_and_is_drained(system, journal, mode):
     count([("full", system, mode, journal)])
 
 
 @pytest.mark.parametrize("journal", JOURNALS)
 @pytest.mark.parametrize("system", SYSTEMS)
-def test_opening_reads_the_newest_records_and_the_names(system, journal):
+def test_s9_opening_reads_the_newest_records_and_the_names(system, journal):
     few, many = (figures(program("boot", system, "-", journal))[n] for n in ("100", "10000"))
     text = "%s, %s: opening reads %d bytes with 100 records, %d with 10,000; to list names: %d, %d"
     say(text % (system, journal, few["read"], many["read"], few["names"], many["names"]))
