@@ -62,7 +62,7 @@ class Log:
         from .opening import load
 
         load(self, fs, max_bytes, slot_size)
-        forget("postcache.opening")
+        forget(__name__.replace(".log", ".opening"))
         self.max_record = min(SEGMENT, self.limit) - OVERHEAD
         if not self.generation:
             self._move()  # the stream has its name before its first record

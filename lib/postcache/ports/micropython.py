@@ -117,7 +117,7 @@ class Directory:
         from .board import prepare
 
         self.path, self.slot_size = prepare(path, _in_use)
-        forget("postcache.ports.board")
+        forget(__name__.replace(".micropython", ".board"))
         _in_use.add(self.path)
 
     def make(self, name):
