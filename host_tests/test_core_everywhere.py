@@ -22,6 +22,8 @@ def _cases():
 def test_core(file, name, fs, tmp_path):
     runtime = find_runtime("micropython")
     runtime.run(
+        "-X",
+        "heapsize=16M",  # for the file system in RAM
         pathlib.Path(HERE, "runner.py"),
         pathlib.Path(HERE, "core", file),
         name,

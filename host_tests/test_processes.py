@@ -692,6 +692,17 @@ def test_the_names_of_new_directories_are_synced(tmp_path, monkeypatch):
     POSTCache(None, tmp_path / "a" / "b").close()
     assert str(tmp_path) in synced and str(tmp_path / "a") in synced
 
+    def fail(fd):
+        monkeypatch.setattr(os, "fsync", note)
+        raise OSError(5, "once")
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(OSError, match="once"):
+        POSTCache(None, tmp_path / "c")
+    synced.clear()
+    POSTCache(None, tmp_path / "c").close()
+    assert str(tmp_path) in synced
+
 
 def test_what_happens_to_names_is_synced(tmp_path, monkeypatch):
     synced = []
@@ -709,13 +720,15 @@ def test_what_happens_to_names_is_synced(tmp_path, monkeypatch):
     broken.append("once")
     with pytest.raises(OSError, match="once"):
         fs.make("+0")
+    here, folder = str(tmp_path), str(tmp_path / "+0")
     for call, args, where in (
-        (fs.make, ("+0",), tmp_path),
-        (fs.put, ("+0/0", b"1"), tmp_path / "+0"),
-        (fs.remove, ("+0/0",), tmp_path / "+0"),
-        (fs.put, ("+0/0", b"2"), tmp_path / "+0"),
+        (fs.make, ("+0",), [here]),
+        (fs.put, ("+0/0", b"1"), [folder, here]),
+        (fs.put, ("+0/0", b"2"), []),
+        (fs.remove, ("+0/0",), [folder]),
+        (fs.put, ("+0/0", b"3"), [folder, here]),
     ):
         synced.clear()
         call(*args)
-        assert synced == [str(where)]
+        assert synced == where
     fs.close()

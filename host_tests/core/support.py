@@ -36,7 +36,7 @@ class RamBlocks:
 
 def _mount(kind):
     if kind == "lfs2":
-        device = RamBlocks(4096, 128)
+        device = RamBlocks(4096, 512)
         os.VfsLfs2.mkfs(device, progsize=32, readsize=32)
         vfs = os.VfsLfs2(device, progsize=32, readsize=32)
     else:

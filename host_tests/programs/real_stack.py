@@ -893,7 +893,8 @@ def full(system, mode, journal, options):
     cache.close()
     unmount()
     device.mount()
-    check(world, dropping=mode == "drop")
+    # Many small files, in a block each, may be more than the log's share of a small disk.
+    check(world, dropping=mode == "drop" or cache._log.dropped > 0)
     unmount()
     return {"faults": refused, "adds": number - filled, "dropped": cache._log.dropped}
 

@@ -145,6 +145,8 @@ class POSTCache:
         if not 0 < size <= self._log.max_record + OVERHEAD:
             raise ValueError("none, or over %d bytes" % self._log.max_record)
         seq = append(payloads)
+        if self._closed and self._held:
+            self._append(())  # close() came in between
         if self._sync:
             self._drain(self._timeout)
         else:
@@ -208,6 +210,8 @@ class POSTCache:
         if self._outbox and not self._outbox.error:
             self._drain(timeout / 2, self._log.stored)
         self._closed = True
+        if self._held:
+            self._append(())  # added while the others were on their way
         abort = getattr(self._http, "close", int)
         if self._worker:
             self._worker.stop(end - clock.ticks_ms(), abort)

@@ -141,10 +141,12 @@ class Log:
         """
         segment, offset, last = position or (0, 0, self.acked)
         firsts = self.journal.firsts
-        while firsts:
+        while True:
             first = upper = 0
             try:
                 with self._lock:
+                    if not firsts:
+                        return
                     # The segment that holds record last + 1, or the first one after it.
                     i = 1
                     while i < len(firsts) and firsts[i] <= last + 1:
@@ -175,11 +177,13 @@ class Log:
                             # Asked for more: the reader took this one.
                             self.segment = first
                             self.offset = offset
-                        elif record[0] >= bound and not upper:
-                            raise OSError(116)  # ESTALE: a slot that was written to meanwhile
-            except OSError:
+            except OSError as e:
                 if not first:
                     raise  # the lock: a callback came in between
+                if e.errno == 116 or (first not in firsts and not upper):
+                    # Slots were written out meanwhile, under this name or another: look again.
+                    segment = 0
+                    continue
                 if first in firsts:  # else dropped in the meantime
                     self.errors += 1
                     self._tries += 1
@@ -236,6 +240,8 @@ class Log:
 
     def close(self):
         """Close the files and let others open the log. Everything stored stays stored."""
-        with self._lock:
-            self.journal.close()
-        self._fs.close()
+        try:
+            with self._lock:
+                self.journal.close()
+        finally:
+            self._fs.close()

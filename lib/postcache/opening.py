@@ -103,9 +103,11 @@ def _load(log, fs, max_bytes, slot_size, opened):
         from .slots import NOT_THERE, SlotJournal, slot_name
 
         done = max(last, log.acked)
-        tail, free, more = _read_slots(log, fs, done, slot_name, NOT_THERE)
+        tail, free, more, lowest = _read_slots(log, fs, done, slot_name, NOT_THERE)
         last += passed
         passed = more
+        if not firsts and not log.generation:
+            done = max(done, lowest - 1)  # nothing is known, so nothing before these waits
         if tail:
             last = max(last, tail[-3])
         log.journal = SlotJournal(fs, limit, firsts, end, file, slot_size, tail, free, done)
@@ -167,11 +169,11 @@ def _find_last(fs, first, size):
 def _read_slots(log, fs, done, slot_name, not_there):
     """
     Return the slots with records above number `done`, in order, as a list of last number, slot,
-    bytes; the list of the others; and how many numbers may be damaged.
+    bytes; the list of the others; how many numbers may be damaged; and the lowest number.
     """
     tail = []
     free = []
-    passed = 0
+    passed = lowest = 0
     for slot in range(_SLOTS):
         last = size = at = rest = 0
         try:
@@ -186,10 +188,16 @@ def _read_slots(log, fs, done, slot_name, not_there):
                         rest += len(line)
                     elif record and record[0] > last:  # else older content
                         last = record[0]
+                        if last > done and (not lowest or last < lowest):
+                            lowest = last
                         size = at
         except OSError as e:
             if e.errno not in not_there:
                 raise  # it may hold records: the next open tries again
+            if e.errno == 84:
+                # It may have held the newest records, as many as fit into 512 bytes.
+                log.damaged += 1
+                passed += 512 // SHORTEST + 1
             if e.errno > 2:
                 continue
         if rest:
@@ -201,4 +209,4 @@ def _read_slots(log, fs, done, slot_name, not_there):
             # A damaged one is used first: until then each opening passes over numbers.
             free.insert(0 if rest else len(free), slot)
     tail.sort()
-    return [n for entry in tail for n in entry], free, passed
+    return [n for entry in tail for n in entry], free, passed, lowest

@@ -12,8 +12,8 @@ are full, or a record is too big for one, all that they hold and the new record 
 together. So no power cut finds a record in neither place, on any file system.
 """
 
-from .journal import AppendJournal
-from .ports import const
+from .journal import AppendJournal, name_of
+from .ports import RESERVE, const
 
 _FOLDERS = const(4)
 _FULL = const(4096)  # bytes of a segment: a flash block
@@ -45,21 +45,29 @@ class SlotJournal(AppendJournal):
         self._size = size
         self._tail = tail
         self._free = free
-        self._stale = []  # slots that may hold what was never stored
+        self._stale = ()  # slots that may hold what was never stored
         self._torn = False  # the newest file may hold it
-        self._show(done + 1)
-
-    def _show(self, first):
-        """Put what the slots hold at the end of `firsts`, as number `first`."""
+        self._age = 0  # how often slots were written out
         self._first = 0
-        if self._tail:
-            self._first = first
-            if self.firsts[-1:] != [first]:
-                self.firsts.append(first)
+        self._become(tail, free, done + 1)
 
-    def _pieces(self, data):
-        """Yield what each slot holds, and then `data`."""
-        tail = self._tail[:]
+    def _become(self, tail, free, first):
+        """Put what the slots hold at the end of `firsts`, as number `first`."""
+        firsts = self.firsts
+        # What needs memory comes first: without any, nothing has changed.
+        if not self._first:
+            if tail and (not firsts or firsts[-1] != first):
+                firsts.append(first)
+        elif tail:
+            firsts[-1] = first
+        else:
+            firsts.pop()
+        self._first = first if tail else 0
+        self._tail = tail
+        self._free = free
+
+    def _pieces(self, tail, age, data):
+        """Yield what each slot of `tail` holds, and then `data`, if that is not None."""
         for i in range(0, len(tail), 3):
             try:
                 with self._fs.open(slot_name(tail[i + 1]), "rb") as f:
@@ -68,41 +76,41 @@ class SlotJournal(AppendJournal):
                 if e.errno not in NOT_THERE:
                     raise
                 piece = b"\0\n"  # counted by whoever reads it
+            if self._age != age:
+                raise OSError(116)  # ESTALE: this slot may have been used again already
             yield piece
-            if data and not self._fs.slot_size:
+            if data is not None and not self._fs.slot_size:
                 # Only littlefs writes all of a file or nothing. Elsewhere line after line, or a
                 # cut could leave a later one and not an earlier one, and opening would take the
                 # slot of that one for written out.
                 self._file.flush()
-        yield data
+        if data:
+            yield data
 
     def open(self, first):
         if first != self._first:
             return super().open(first)
-        return _Slots(self._pieces(b"")), 1 << 30
+        return _Slots(self._pieces(self._tail, self._age, None)), 1 << 30
 
     def append(self, seq, lines, acked, make_room):
         fs = self._fs
-        stale = self._stale
-        while stale:
+        for slot in self._stale:
             try:
-                fs.remove(slot_name(stale[-1]))
+                fs.remove(slot_name(slot))
             except OSError as e:
                 if e.errno not in NOT_THERE:
                     raise
-            stale.pop()
+        self._stale = ()
         tail = self._tail
-        free = self._free
-        if self._first:
-            self.firsts.pop()
-        # What is delivered is used again, and first: a commit costs the less the fewer slots are
-        # in use.
         n = 0
-        while tail and tail[0] <= acked:
-            free.insert(n, tail[1])
-            del tail[:3]
-            n += 1
-        self._show(max(self._first, acked + 1))
+        while n < len(tail) and tail[n] <= acked:
+            n += 3
+        if n:
+            # What is delivered is used again, and first: a commit costs the less the fewer slots
+            # are in use.
+            self._become(tail[n:], tail[1:n:3] + self._free, max(self._first, acked + 1))
+            tail = self._tail
+        free = self._free
 
         size = sum(tail[2::3])
         most = 0
@@ -115,40 +123,84 @@ class SlotJournal(AppendJournal):
                 chunks += (number, line)
             size += len(line)
             most = max(most, len(line))
+        if tail and size > self._limit:
+            # A block for what the slots hold: together they would take one more.
+            self._write_out(seq, sum(tail[2::3]), tail, b"", make_room)
+            self.append(seq, lines, acked, make_room)
+            return
         n = len(chunks) // 2
         if n > len(free) or self._torn or most > self._size or size + self._size > self._limit:
-            first = self._first
-            if first:
-                self.firsts.pop()
-            self._torn = True
-            try:
-                self._write(first or seq, size, self._pieces(b"".join(lines)), make_room)
-                self._torn = False
-                self._free = tail[1::3] + free
-                tail.clear()
-            finally:
-                self._show(first)
+            self._write_out(seq, size, tail, b"".join(lines), make_room)
             return
+        # Everything that needs memory is there before anything is written: what is durable must
+        # not end in an exception.
         used = free[:n]
-        self._free = free[n:] + used  # after an error others are tried first
-        for slot in used:
-            stale.append(slot)
-            self._put(slot_name(slot), chunks[2 * len(stale) - 1])
-        stale.clear()
-        del self._free[-n:]
-        for slot in used:
-            tail += (chunks.pop(0), slot, len(chunks.pop(0)))
-        self._show(self._first or seq)
+        rest = free[n:]
+        after = tail[:]
+        for i in range(n):
+            after += (chunks[2 * i], used[i], len(chunks[2 * i + 1]))
+        first = self._first
+        if not first:
+            self._become(after, free, seq)
+            self._tail = tail  # nothing is in there yet
+        self._free = rest + used  # after an error others are tried first
+        self._stale = used
+        for i in range(n):
+            if not self._put(slot_name(used[i]), chunks[2 * i + 1]):
+                self._size = 0  # no room for slots
+                self._write_out(seq, size, tail, b"".join(lines), make_room)
+                return
+        self._tail, self._free = after, rest
+        self._stale = ()
+
+    def _write_out(self, seq, size, tail, data, make_room):
+        """Write what the slots hold, and `data`, to a segment, together."""
+        firsts = self.firsts
+        first = self._first
+        free = tail[1::3] + self._free
+        nothing = []
+        # What the last try left behind is claimed by a file of its own; and one that littlefs does
+        # not write as a whole has to be removed after an error.
+        if self._torn or (tail and not self._fs.slot_size):
+            self.close()
+        self._torn = True
+        try:
+            if first:
+                self._first = 0
+                firsts.pop()
+            self._write(first or seq, size, self._pieces(tail, self._age, data), make_room)
+        except BaseException:
+            if first:
+                if not firsts or firsts[-1] != first:
+                    firsts.append(first)
+                self._first = first
+            if tail and not self._fs.slot_size:
+                # After a failed sync the next one may lie, and opening would believe this file.
+                try:
+                    self._fs.remove(name_of(first))
+                except OSError:
+                    pass  # not even made
+            raise
+        self._age += 1
+        self._tail = nothing
+        self._free = free
+        self._torn = False
 
     def _put(self, name, data):
+        """Write a slot; return False when its folder is missing and there is no room for it."""
+        fs = self._fs
         try:
-            self._fs.put(name, data)
+            fs.put(name, data)
         except OSError as e:
             if e.errno != 2:
                 raise
+            # Each folder takes two blocks, which must not be the ones that a segment needs.
+            if fs.free() < 4 * RESERVE:
+                return False
             for folder in range(_FOLDERS):
-                self._fs.make("+%d" % folder)
-            self._fs.put(name, data)
+                fs.make("+%d" % folder)
+            fs.put(name, data)
+        return True
 
 
 class _Slots:

@@ -40,5 +40,7 @@ def _slot_size(path):
                 best = at
                 kind = type(fs).__name__
         return size if "Lfs" in kind else 0
-    except (ImportError, TypeError):  # before 1.25 mounts are not listed
-        return size if sys.platform in ("esp32", "rp2") else 0
+    except (ImportError, TypeError):
+        # Before 1.25 mounts are not listed, but what these boards boot from is littlefs.
+        same = os.statvfs(path) == os.statvfs("/")
+        return size if same and sys.platform in ("esp32", "rp2") else 0

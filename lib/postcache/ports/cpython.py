@@ -247,7 +247,10 @@ class Directory:
         finally:
             os.close(fd)
         if name not in self._named:
-            self._sync_directory(os.path.dirname(name))
+            folder = os.path.dirname(name)
+            self._sync_directory(folder)
+            if folder != self.path:
+                self._sync_directory(self.path)  # who made it may have been killed before that
             self._named.add(name)
 
     def remove(self, name):
@@ -269,9 +272,10 @@ class Directory:
     def make(self, name):
         """Make a directory in this one; one that is there is fine."""
         try:
-            self._mkdir(self._name(name))
+            os.mkdir(self._name(name))
         except FileExistsError:
             pass
+        self._sync_directory(self.path)
 
     def free(self):
         """Return the bytes that are free for us on this file system."""

@@ -34,10 +34,11 @@ class Lock:
         if not self.acquire():
             raise OSError(16)  # EBUSY: a callback came in between, and may try again later
 
-    def release(self, *args):
+    def release(self):
         self.held = False
 
-    __exit__ = release
+    def __exit__(self, kind, value, trace):  # *args would need memory, when there may be none
+        self.held = False
 
 
 def forget(name):
@@ -103,6 +104,12 @@ def dumps(value, kwargs=None):
 _in_use = set()
 
 
+def _blocks(size):
+    # littlefs keeps 128 bytes, at least, in the directory, and each block of a file but the first
+    # begins with a pointer, or more.
+    return (size + 4087) // 4092 * BLOCK if size > 128 else 0
+
+
 class Directory:
     """
     The files of one log, durable when a call returns; one owner at a time.
@@ -138,9 +145,9 @@ class Directory:
     def files(self):
         """Return (name, bytes that it takes on flash) of each file in the directory."""
         return [
-            # In whole blocks; but littlefs keeps up to 512 bytes in the directory. To be asked for
-            # a size it would search the directory: only POSIX does not tell it at once.
-            (name, ((size[0] if size else self.size(name)) + BLOCK - 513) // BLOCK * BLOCK)
+            # To be asked for a size littlefs would search the directory: only POSIX does not tell
+            # it at once.
+            (name, _blocks(size[0] if size else self.size(name)))
             for name, kind, _, *size in os.ilistdir(self.path)
             if kind == 0x8000
         ]
