@@ -56,7 +56,7 @@ mutate: $(READY) ## Take away one sync, check or rule at a time: some test must 
 
 torture: $(READY) ## Cut the power at random for SECONDS (default 600), on the model and the real stack
 	@path=$$($(PY) tools/get_runtimes.py micropython) && export MICROPYTHON="$$path"; \
-	POSTCACHE_TORTURE_SECONDS=$(SECONDS) $(PY) -m pytest -q \
+	export POSTCACHE_TORTURE_SECONDS=$$(($(SECONDS) / 3)); $(PY) -m pytest -q -k torture \
 		host_tests/test_power_cuts.py host_tests/test_real_stack.py host_tests/test_stateful.py
 
 lint: $(READY) $(STUBS_READY) ## Check style, formatting, types, spelling and the oldest Python

@@ -486,6 +486,7 @@ def test_torture(monkeypatch):
         except Exception as e:
             raise AssertionError("POSTCACHE_TORTURE_SEED=%d" % seed) from e
         counts["in random lives"] += life.cuts
+    say(f"torture on the model: {sum(counts.values()):,} cuts")
 
 
 # --- the model itself ---

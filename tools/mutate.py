@@ -332,7 +332,7 @@ dead slots written out again: S10 a record is written to a segment once
 
 order of the slots that of their names: S3 order
     - tail.sort()
-  slots::test_opening_succeeds_on_any_bytes_in_slots
+  slots::test_slots_are_read_in_the_order_of_their_numbers
 
 slot that cannot be read now taken for free: S7 a failed read loses nothing
     - if e.errno not in not_there:

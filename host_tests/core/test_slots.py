@@ -244,6 +244,19 @@ def test_acknowledged_records_do_not_come_back():
     log.close()
 
 
+def test_slots_are_read_in_the_order_of_their_numbers():
+    path = folder()
+    log = open_log(path)
+    add(log, 1, 2, 3, 4, 5)
+    log.ack(1, 3, 0)
+    add(log, 6, 7)  # in the slots of 1 and 2
+    assert numbers(log) == [4, 5, 6, 7]
+    log.close()
+    log = open_log(path)
+    assert numbers(log) == [4, 5, 6, 7]
+    log.close()
+
+
 def test_a_damaged_slot_costs_its_record_and_its_number_is_not_reused():
     for victim in (1, 3, 5):
         path = folder()
