@@ -17,7 +17,7 @@ READY = $(VENV)/.ready
 STUBS_VERSION = 1.25.0.post1
 STUBS = micropython-unix-stubs==$(STUBS_VERSION) micropython-stdlib-stubs==1.25.0
 STUBS_READY = typings/.ready-$(STUBS_VERSION)
-BOARD_PORT = lib/postcache/ports/micropython.py
+BOARD_PORT = lib/postcache/ports/micropython.py lib/postcache/ports/micropython_streams.py
 BOARD_ONLY = _mpy_shed btree cryptolib deflate framebuf machine micropython tls uctypes vfs
 
 # pytest for the oldest Python, on PYTHONPATH when it runs there. pip looks at the Python it runs
@@ -32,7 +32,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK = 1
 export PYRIGHT_PYTHON_IGNORE_WARNINGS = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test mutate torture lint size bench bench-flash clean
+.PHONY: help demo test mutate torture lint size bench scale bench-flash clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
@@ -56,8 +56,9 @@ mutate: $(READY) ## Take away one sync, check or rule at a time: some test must 
 
 torture: $(READY) ## Cut the power at random for SECONDS (default 600), on the model and the real stack
 	@path=$$($(PY) tools/get_runtimes.py micropython) && export MICROPYTHON="$$path"; \
-	export POSTCACHE_TORTURE_SECONDS=$$(($(SECONDS) / 3)); $(PY) -m pytest -q -k torture \
-		host_tests/test_power_cuts.py host_tests/test_real_stack.py host_tests/test_stateful.py
+	export POSTCACHE_TORTURE_SECONDS=$$(($(SECONDS) / 4)); $(PY) -m pytest -q -k torture \
+		host_tests/test_power_cuts.py host_tests/test_real_stack.py host_tests/test_stateful.py \
+		host_tests/test_simulation.py
 
 lint: $(READY) $(STUBS_READY) ## Check style, formatting, types, spelling and the oldest Python
 	$(VENV)/bin/ruff check
@@ -72,6 +73,9 @@ size: $(READY) ## Show what each module costs on a board, against the budget
 
 bench: $(READY) ## Measure speed and memory, side by side with the alternatives
 	$(PY) bench/bench.py
+
+scale: $(READY) ## Compute what 100,000 devices ask of their servers after an outage (~2 min)
+	$(PY) bench/scale.py
 
 bench-flash: $(READY) ## Measure flash wear on littlefs, side by side with the usual ways to log
 	$(PY) bench/flash.py --check

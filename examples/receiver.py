@@ -16,6 +16,7 @@ import contextlib
 import json
 import re
 import sqlite3
+import zlib
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 MAX_BODY = 1 << 20  # bytes; records of 512 KiB at most, and the top level attributes
@@ -59,6 +60,18 @@ def store(path, stream, first, records, attributes):
     return len(rows)  # committed
 
 
+def unpack(body):
+    """Return the content of a gzip body; ValueError if it is none, or larger than MAX_BODY."""
+    unzip = zlib.decompressobj(31)
+    try:
+        data = unzip.decompress(body, MAX_BODY)
+    except zlib.error as e:
+        raise ValueError("no gzip: %s" % e) from None
+    if not unzip.eof or unzip.unused_data:
+        raise ValueError("no gzip, or more than %d bytes in it" % MAX_BODY)
+    return data
+
+
 class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"  # keeps the connection for the next batch
     timeout = 60  # seconds that a sender may be silent
@@ -72,7 +85,13 @@ class Handler(BaseHTTPRequestHandler):
         body = self.rfile.read(int(length))
         if len(body) < int(length):
             return  # the sender has left
+        encoding = self.headers.get("Content-Encoding")
+        if encoding not in (None, "gzip"):
+            self.answer(415, "gzip or nothing")
+            return
         try:
+            if encoding:
+                body = unpack(body)
             batch = parse(self.headers, body, self.server.key)
             n = store(self.server.path, *batch)
         except ValueError as e:
@@ -80,13 +99,16 @@ class Handler(BaseHTTPRequestHandler):
         except sqlite3.Error as e:
             self.answer(503, str(e))  # the sender keeps the batch and comes again
         else:
-            self.answer(200, "%d new records" % n)
+            # For confirm="ack": no hotspot says this.
+            self.answer(200, "%d new records" % n, self.headers["Postcache-Last"])
 
-    def answer(self, status, text):
+    def answer(self, status, text, ack=None):
         data = text.encode("utf-8", "replace") + b"\n"
         self.send_response(status)
         self.send_header("Content-Type", "text/plain; charset=utf-8")
         self.send_header("Content-Length", str(len(data)))
+        if ack:
+            self.send_header("Postcache-Ack", ack)
         if self.close_connection:
             self.send_header("Connection", "close")
         self.end_headers()

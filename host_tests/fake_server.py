@@ -29,13 +29,15 @@ import re
 import select
 import signal
 import socket
+import ssl
 import struct
 import sys
 import threading
 import time
 import traceback
+import zlib
 
-MAX_BODY = 64 * 1024 * 1024  # bytes of one request body; more is answered 413
+MAX_BODY = 64 * 1024 * 1024  # bytes of one request body, also unpacked; more is answered 413
 MAX_HEAD = 64 * 1024  # bytes of one request head, and of one chunk-size line
 _RECV = 256 * 1024  # bytes asked for at once
 _LINGER = 5  # seconds a polite close waits for the client to close too
@@ -315,10 +317,11 @@ class Answer:
     def _silent(cls, name, **more):
         return cls(data=b"", **_named(more, name))
 
-    def encode(self, request, base):
+    def encode(self, request, base, ack=True):
         """The bytes to send and how the connection goes on.
 
-        request: the Request answered; base: what "{base}" in a header stands for.
+        request: the Request answered; base: what "{base}" in a header stands for; ack: whether
+            a stored batch is confirmed by a Postcache-Ack header.
         Returns (bytes, end) with end as in the constructor, never None.
         """
         interim = b"".join(
@@ -337,6 +340,8 @@ class Answer:
             given.add(key.lower())
             head.append("%s: %s" % (key, str(value).replace("{base}", base)))
         self._add_framing(head, given)
+        if ack and request.receipt in ("applied", "duplicate") and "postcache-ack" not in given:
+            head.append("Postcache-Ack: %s" % request.headers["postcache-last"])
         if "connection" not in given and self.announce:
             if announced:
                 head.append("Connection: close")
@@ -389,7 +394,9 @@ class Request:
 
     method, path, version: from the request line; "" when the Answer left the request unread.
     headers: dict with lower-case names; repeated ones are joined by ", ".
-    body: bytes, chunked ones decoded; b"" when the server keeps no bodies (record=False).
+    body: bytes, chunked ones decoded, gzip unpacked; b"" when the server keeps no bodies
+        (record=False).
+    packed: bytes, the body as it came, when it was gzip; else None.
     size: bytes of body that arrived, kept or not.
     complete: whether the whole body arrived.
     answer: the Answer played for it.
@@ -403,6 +410,7 @@ class Request:
         "version",
         "headers",
         "body",
+        "packed",
         "size",
         "complete",
         "answer",
@@ -416,6 +424,7 @@ class Request:
         self.version = version
         self.headers = {} if headers is None else headers
         self.body = b""
+        self.packed = None
         self.size = 0
         self.complete = False
         self.answer = None
@@ -604,7 +613,14 @@ class FakeServer:
     receiver: None makes one; False means none; or a Receiver of your own.
     on_request: callable(request) run in the server's thread when a request has been read, stored
         and recorded, before its answer is played.
+    tls: None, or an ssl.SSLContext of a server, with its certificate: then it speaks https.
 
+    ack: True; False leaves the Postcache-Ack header out of answers to batches that were stored.
+    gzip: True; False answers 415 to gzip bodies, as to any other Content-Encoding.
+    hello: what a TLS client's first bytes get: None for a handshake, or "hang" (until release(),
+        stop() or the client leaves), "reset" (RST) or "close".
+    close_notify: True; False ends TLS streams as a cut line or an attacker would, without a word.
+    refusals: sentences about TLS handshakes that failed, as when the client did not trust us.
     default: the Answer while the script is empty. It and the entries of the script may also be
         functions: function(request) -> Answer, called once the request is read completely.
     pages: {path: Answer} that never use up the script; has /login.
@@ -615,7 +631,13 @@ class FakeServer:
     errors: sentences and tracebacks: requests that were not HTTP, exceptions in hooks.
     """
 
-    def __init__(self, port=0, path="/readings", record=True, receiver=None, on_request=None):
+    def __init__(
+        self, port=0, path="/readings", record=True, receiver=None, on_request=None, tls=None
+    ):
+        self.tls = tls
+        self.ack = self.gzip = self.close_notify = True
+        self.hello = None
+        self.refusals = []
         self.port = port
         self.path = path
         self.record = record
@@ -646,12 +668,12 @@ class FakeServer:
 
     @property
     def base(self):
-        """http://127.0.0.1:PORT"""
-        return "http://127.0.0.1:%d" % self.port
+        """http://127.0.0.1:PORT, or https://"""
+        return "%s://127.0.0.1:%d" % ("https" if self.tls else "http", self.port)
 
     @property
     def url(self):
-        """http://127.0.0.1:PORT/readings"""
+        """http://127.0.0.1:PORT/readings, or https://"""
         return self.base + self.path
 
     @property
@@ -947,14 +969,20 @@ class _Connection:
             raise _Gone
         return ready
 
-    def _receive(self, size=_RECV, flags=0):
+    def _receive(self, size=_RECV):
         """Bytes from the client; b"" when it has closed."""
         while True:
-            if self._wait(self._readable):
+            if self._pending() or self._wait(self._readable):
                 try:
-                    return self.socket.recv(size, flags)
-                except BlockingIOError:
+                    return self.socket.recv(size)
+                except (BlockingIOError, ssl.SSLWantReadError):
                     pass
+                except ssl.SSLWantWriteError:
+                    self._wait(self._writable)
+
+    def _pending(self):
+        # Decrypted already: poll() knows nothing of it.
+        return isinstance(self.socket, ssl.SSLSocket) and self.socket.pending()
 
     def _fill(self):
         data = self._receive()
@@ -968,15 +996,58 @@ class _Connection:
                 raise _Gone
             try:
                 view = view[self.socket.send(view) :]
-            except BlockingIOError:
+            except (BlockingIOError, ssl.SSLWantWriteError):
                 self._wait(self._writable)
+            except ssl.SSLWantReadError:
+                self._wait(self._readable)
+
+    # TLS
+
+    def _handshake(self):
+        """Wrap the socket; False if no connection came of it."""
+        hello = self.server.hello
+        if hello:
+            mark = self.server._releases
+            while not self._wait(self._readable):
+                pass
+            self._reset = hello == "reset"
+            if hello == "hang":
+                while self.server._releases == mark and not self._wait(self._leaving):
+                    pass
+            return False
+        try:
+            self.socket = self.server.tls.wrap_socket(
+                self.socket, server_side=True, do_handshake_on_connect=False
+            )
+            while True:
+                try:
+                    self.socket.do_handshake()
+                    return True
+                except ssl.SSLWantReadError:
+                    self._wait(self._readable)
+                except ssl.SSLWantWriteError:
+                    self._wait(self._writable)
+        except OSError as error:
+            self.server.refusals.append("connection %d: %s" % (self.number, error))
+            return False
+
+    def _say_goodbye(self):
+        """The end of a TLS stream, as far as it can be said without waiting."""
+        if isinstance(self.socket, ssl.SSLSocket) and self.server.close_notify:
+            try:
+                self.socket.unwrap()
+            except (OSError, ValueError):
+                pass  # it waits for the client's, which need not come
 
     # One request after the other
 
     def _run(self):
         try:
-            while self._serve():
-                pass
+            if not self.server.tls or self._handshake():
+                while self._serve():
+                    pass
+                if not self._reset:
+                    self._say_goodbye()
             if self._polite:
                 self._drain()
         except (_Gone, OSError):
@@ -1018,13 +1089,22 @@ class _Connection:
         An entry is used by a request, not by a connection: a client that connects and leaves, or
         keeps an idle connection, uses none.
         """
-        while not self._buffer and not self._wait(self._readable):
+        while not (self._buffer or self._pending() or self._wait(self._readable)):
             pass
         if self.server._take_unread(take=False) is None:
             return None
-        if not (self._buffer or self._receive(1, socket.MSG_PEEK)):
+        if not (self._buffer or self._peek()):
             return None  # closed, as the reader will find
         return self.server._take_unread()
+
+    def _peek(self):
+        """Whether there is a byte; over TLS it has to be read, with what came along with it."""
+        if isinstance(self.socket, ssl.SSLSocket):
+            return self._fill()
+        try:
+            return bool(self.socket.recv(1, socket.MSG_PEEK))
+        except BlockingIOError:
+            return True
 
     def _answer(self, request, entry, was_read):
         function = None if isinstance(entry, Answer) else entry
@@ -1033,7 +1113,9 @@ class _Connection:
         gone = False
         if was_read == "head" and reach not in ("head", "nothing"):
             gone = not self._read_body(request, None if reach == "all" else reach)
-        if function:
+        if self._packed(request) not in ("", "gzip" if self.server.gzip else ""):
+            answer = Answer(415, name="415 by the server")
+        elif function:
             answer = self._call(function, request)
             if not isinstance(answer, Answer):
                 raise TypeError("%r returned %r, not an Answer" % (function, answer))
@@ -1046,6 +1128,10 @@ class _Connection:
         self._mark = self.server._record(request)
         self._hooks(request, answer)
         return not gone and self._play(request, answer)
+
+    @staticmethod
+    def _packed(request):
+        return request.headers.get("content-encoding", "").strip().lower()
 
     def _store(self, request, answer):
         receiver = self.server.receiver
@@ -1079,7 +1165,7 @@ class _Connection:
 
     def _play(self, request, answer):
         """Send the answer and do what follows it; True if the connection lives on."""
-        data, end = answer.encode(request, self.server.base)
+        data, end = answer.encode(request, self.server.base, self.server.ack)
         if answer.interval:
             self._drip(data, answer.interval)
         else:
@@ -1189,6 +1275,9 @@ class _Connection:
         except EOFError:
             pass
         request.body = b"".join(parts)
+        if keep and request.complete and self._packed(request) == "gzip":
+            request.packed = request.body
+            request.body = _unpack(request.packed)
         return request.complete or (limit is not None and request.size >= limit)
 
     def _read_exactly(self, count, request, parts, keep):
@@ -1256,6 +1345,26 @@ def _parse_head(head, request):
     if words[2] == "HTTP/1.1" and "host" not in headers:  # RFC 9112, 3.2
         raise _BadRequest(400, "no Host header")
     request.method, request.path, request.version = words
+
+
+def _unpack(data):
+    """gzip of any number of members, unpacked; _BadRequest if it is none, or too much."""
+    parts = []
+    left = MAX_BODY + 1
+    try:
+        while data:
+            unpacker = zlib.decompressobj(wbits=31)
+            part = unpacker.decompress(data, left)
+            left -= len(part)
+            if left <= 0:
+                raise _BadRequest(413, "the body is longer than %d bytes, unpacked" % MAX_BODY)
+            if not unpacker.eof:
+                raise _BadRequest(400, "gzip that was cut short")
+            parts.append(part)
+            data = unpacker.unused_data
+    except zlib.error as error:
+        raise _BadRequest(400, "no gzip: %s" % error) from None
+    return b"".join(parts)
 
 
 def _describe(request):

@@ -39,14 +39,9 @@ KEPT = {
     "304": Answer(304),
     "307": Answer.redirect(307),
     "308": Answer.redirect(308),
-    "400": Answer(400),
     "401": Answer(401),
     "403": Answer(403),
     "404": Answer(404, body=b"<html>nothing here</html>"),
-    "409": Answer(409),
-    "413": Answer(413),
-    "413 before the body": Answer.early(413),
-    "422": Answer(422),
     "429": Answer(429, headers={"Retry-After": "1"}),
     "500": Answer(500),
     "502": Answer(502, headers={"Retry-After": "Wed, 21 Oct 2026 07:28:00 GMT"}),
@@ -71,6 +66,16 @@ KEPT = {
     "endless header": Answer.endless_header(),
     "endless line": Answer.endless_line(),
     "endless continue": Answer.endless_continue(),
+}
+# The batch is halved, and goes on at once.
+HALVED = {
+    "400": Answer(400, body=b"record 2: bad"),
+    "409": Answer(409),
+    "413": Answer(413),
+    "413 before the body": Answer.early(413),
+    "415": Answer(415),
+    "422": Answer(422, body=b"x" * 10000),
+    "499": Answer(499, chunked=True, body=b"no"),
 }
 for _name, _data in BROKEN.items():
     KEPT["broken: " + _name] = Answer.raw(_data)
@@ -143,12 +148,60 @@ def test_kept_and_delivered_later(runtime, name, tmp_path):
         assert [e for e in server.errors if "bad request" in e] == []
 
 
+@pytest.mark.parametrize("name", HALVED)
+def test_halved_and_delivered_at_once(runtime, name, tmp_path, server):
+    server.script(HALVED[name])
+    with Program(runtime, server.url, tmp_path / "log", "5") as program:
+        assert program.flush()[:2] == [True, 0]
+    assert server.receiver.lines == RECORDS
+    assert server.receiver.errors == []
+    first, second = server.requests[:2]
+    assert int(second.headers["postcache-last"]) < int(first.headers["postcache-last"])
+    assert first.headers["idempotency-key"] != second.headers["idempotency-key"]
+
+
+def test_every_status_on_the_wire(runtime, tmp_path, server):
+    """100 to 599, one after the other; no record is lost or repeated, whatever came before."""
+    slow = (401, 403, 404, 405, 410)
+    soon = (408, 425, 429)
+    statuses = [status for status in range(100, 600) if status != 413]
+    statuses.append(413)  # remembered: from then on batches are smaller
+    process = runtime.start(
+        HERE / "programs" / "statuses.py", server.url, tmp_path / "log", stdin=subprocess.PIPE
+    )
+    try:
+        for status in statuses:
+            server.script(Answer(status, end="close" if status < 200 else None))
+            process.stdin.write("go\n")
+            process.stdin.flush()
+            waiting, answer, error, blocked, after = json.loads(process.stdout.readline())
+            at_once = 200 <= status < 300 or (
+                400 <= status < 500 and status not in slow and status not in soon
+            )
+            assert waiting == (0 if at_once else 3), status
+            assert (error is None) == at_once
+            assert blocked == (status in slow)
+            assert answer == (None if status < 200 else 200 if at_once else status) or (
+                answer == status and status in (*range(200, 300), 101)
+            )
+            assert after == 0, status
+            server.clear_script()
+        process.stdin.close()
+        assert process.wait(30) == 0
+    finally:
+        process.kill()
+        process.stdout.close()
+    assert server.receiver.lines == [{"n": n} for n in range(3 * len(statuses))]
+    assert server.receiver.errors == []
+
+
 def test_a_body_without_end_or_length(runtime, tmp_path, server):
-    # Nobody can tell a whole one from one cut short. CPython waits for its end until the
-    # deadline; on a board that would cost radio time with each such server: the head has to do.
+    # Whole is what came to its end: by its length, or where the server closes ("until close").
     server.script(Answer.endless_body())
     with Program(runtime, server.url, tmp_path / "log") as program:
-        assert program.flush()[0] == (runtime.name == "micropython")
+        assert program.flush()[:2] == [False, 3]
+        server.release()
+        assert program.flush()[:2] == [True, 0]
 
 
 def test_refused_connection(runtime, tmp_path, server):

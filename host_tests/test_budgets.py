@@ -24,7 +24,7 @@ def _size():
 
 def test_the_uplink_fits_its_mpy_budget():
     found = _size()
-    assert found["uplink"] <= found["budget"] == 10240
+    assert found["uplink"] <= found["budget"] == 12288
 
 
 UPLINK = {

@@ -8,6 +8,7 @@ runtime wrote.
 
 import binascii
 import contextlib
+import gzip
 import http.client
 import importlib.util
 import json
@@ -327,14 +328,16 @@ class Receiver:
         return [(number, json.loads(record)) for _, number, record in rows]
 
     def post(self, first, last, lines, stream="s", **more):
-        """POST a batch by hand; returns the status."""
+        """POST a batch by hand; returns the status, and keeps the answer's headers."""
         body = lines if isinstance(lines, bytes) else json.dumps({"lines": lines}).encode()
         headers = {"Postcache-Stream": stream, "Postcache-First": first, "Postcache-Last": last}
         headers = {k: str(v) for k, v in dict(headers, **more).items() if v is not None}
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
         with contextlib.closing(connection):
             connection.request("POST", "/readings", body, headers)
-            return connection.getresponse().status
+            answer = connection.getresponse()
+            self.headers = dict(answer.getheaders())
+            return answer.status
 
 
 @pytest.fixture
@@ -372,6 +375,27 @@ def test_receiver_knows_a_batch_that_comes_again(receiver):
     assert receiver.post(2, 5, ["b", "c", "d", "e"]) == 200  # the limit was changed in between
     assert receiver.post(8, 8, ["h"]) == 200  # 6 and 7 will never come: damaged or dropped
     assert receiver.rows() == list(zip((1, 2, 3, 4, 5, 8), "abcdeh"))
+
+
+def test_receiver_says_what_it_has_when_it_has_it(receiver):
+    assert receiver.post(1, 3, ["a", "b", "c"]) == 200
+    assert receiver.headers["Postcache-Ack"] == "3"
+    assert receiver.post(1, 3, ["a", "b", "c"]) == 200
+    assert receiver.headers["Postcache-Ack"] == "3"
+    assert receiver.post(4, 5, ["d"]) == 400
+    assert "Postcache-Ack" not in receiver.headers
+
+
+def test_receiver_takes_gzip_and_bounds_it(receiver):
+    body = gzip.compress(b'{"lines": ["a", "b"]}')
+    encoding = {"Content-Encoding": "gzip"}
+    assert receiver.post(1, 2, body, **encoding) == 200
+    assert receiver.rows() == [(1, "a"), (2, "b")]
+    bomb = gzip.compress(b'{"lines": ["%s"]}' % (b"x" * (1 << 21)))
+    for bad in (bomb, body[:-1], body + b"x", b"", b'{"lines": ["c"]}'):
+        assert receiver.post(3, 3, bad, **encoding) == 400
+    assert receiver.post(3, 3, ["c"], **{"Content-Encoding": "br"}) == 415
+    assert len(receiver.rows()) == 2
 
 
 def test_receiver_keeps_streams_apart(receiver):

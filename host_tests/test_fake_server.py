@@ -5,11 +5,13 @@ rule of its receiver is proven here, through a raw socket or http.client. Nothin
 time is asserted; a timeout only ends a test that hangs.
 """
 
+import gzip
 import http.client
 import json
 import os
 import signal
 import socket
+import ssl
 import struct
 import subprocess
 import sys
@@ -996,6 +998,183 @@ def test_counting_still_checks_unless_it_does_not_parse():
     assert take(trusting, 1, 2, b"") == "applied"
     assert take(trusting, 2, 3, b"") == "applied"
     assert (trusting.count, trusting.raw_count, trusting.errors) == (3, 4, [])
+
+
+# Confirmation, compression, TLS
+
+
+def test_a_stored_batch_is_confirmed(server):
+    headers = post(server, batch_body(1, 2), batch_headers(1, 2))[1]
+    assert headers["Postcache-Ack"] == "2"
+    assert post(server, batch_body(1, 2), batch_headers(1, 2))[1]["Postcache-Ack"] == "2"
+    server.script(Answer(500), Answer.captive_portal(), Answer(200, {"Postcache-Ack": "1"}))
+    for given in (None, None, "1"):
+        assert post(server, batch_body(3, 4), batch_headers(3, 4))[1]["Postcache-Ack"] == given
+    assert post(server)[1]["Postcache-Ack"] is None
+    server.ack = False
+    assert post(server, batch_body(5, 6), batch_headers(5, 6))[1]["Postcache-Ack"] is None
+    assert server.receiver.highest == {"ab12": 6}
+
+
+def post_packed(server, data, coding="gzip"):
+    return post(server, data, dict(batch_headers(1, 2), **{"Content-Encoding": coding}))[0]
+
+
+def test_gzip_is_unpacked(server):
+    body = batch_body(1, 2)
+    packed = gzip.compress(body[:5]) + gzip.compress(body[5:])
+    assert post_packed(server, packed, "GZip") == 200
+    (request,) = server.requests
+    assert (request.body, request.packed, request.size) == (body, packed, len(packed))
+    assert server.receiver.lines == [{"n": 1}, {"n": 2}]
+
+
+@pytest.mark.parametrize(
+    ("data", "status"),
+    [
+        (b"no gzip", 400),
+        (gzip.compress(batch_body(1, 2))[:-1], 400),
+        (gzip.compress(batch_body(1, 2)) + b"x", 400),
+        (gzip.compress(bytes(65 * 1024 * 1024)), 413),
+    ],
+)
+def test_bad_gzip_is_refused_and_noted(data, status):
+    with FakeServer() as server:
+        assert post_packed(server, data) == status
+    assert len(server.errors) == 1
+    assert server.receiver.batches == 0
+
+
+def test_what_is_not_understood_is_answered_415(server):
+    assert post_packed(server, batch_body(1, 2), "br") == 415
+    server.gzip = False
+    assert post_packed(server, gzip.compress(batch_body(1, 2))) == 415
+    assert server.receiver.batches == 0
+    assert server.receiver.errors == []
+    server.gzip = True
+    assert post_packed(server, gzip.compress(batch_body(1, 2))) == 200
+
+
+@pytest.fixture(scope="module")
+def authority():
+    trustme = pytest.importorskip("trustme", reason="install trustme (requirements-dev.txt)")
+    return trustme.CA()
+
+
+@pytest.fixture
+def secure(authority):
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1").configure_cert(context)
+    with FakeServer(tls=context) as running:
+        yield running
+    assert running.errors == []
+    assert running.open_connections == 0
+
+
+def dial(server, authority):
+    """A TLS connection that is told how the stream ends."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    authority.configure_trust(context)
+    return context.wrap_socket(
+        connect(server), server_hostname="127.0.0.1", suppress_ragged_eofs=False
+    )
+
+
+def test_tls_serves_many_requests_and_says_goodbye(secure, authority):
+    assert secure.url == "https://127.0.0.1:%d/readings" % secure.port
+    large = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 3000000\r\n\r\n" + bytes(3000000)
+    secure.script(Answer(200), Answer(201, body=b"y" * 1000000), Answer(202, close=True))
+    with dial(secure, authority) as client:
+        client.sendall(large + POST + POST)
+        text = read_all(client)
+    assert [text.count(b"HTTP/1.1 20%d" % n) for n in range(3)] == [1, 1, 1]
+    assert [request.size for request in secure.requests] == [3000000, 10, 10]
+    assert secure.connections == 1
+    assert secure.refusals == []
+
+
+def test_tls_may_end_without_a_goodbye(secure, authority):
+    secure.close_notify = False
+    secure.script(Answer(200, close=True))
+    with dial(secure, authority) as client:
+        client.sendall(POST)
+        with pytest.raises(ssl.SSLEOFError):
+            read_all(client)
+
+
+@pytest.mark.parametrize(
+    "answer", [Answer.reset_before(), Answer.reset_after(), Answer.close_before(), Answer.hang()]
+)
+def test_tls_misbehaves_like_the_plain_one(secure, authority, answer):
+    secure.script(answer)
+    with dial(secure, authority) as client:
+        client.sendall(POST)
+        secure.wait_for(1)
+        secure.release()
+        if answer.end == "reset":
+            with pytest.raises((ConnectionResetError, ssl.SSLEOFError)):  # no goodbye
+                read_all(client)
+        else:
+            assert read_all(client) == b""
+    assert secure.requests[0].answer is answer
+
+
+@pytest.mark.parametrize("hello", ["reset", "close", "hang"])
+def test_a_handshake_that_never_is(secure, hello):
+    secure.hello = hello
+    with connect(secure) as client:
+        client.sendall(b"\x16")
+        if hello == "reset":
+            assert wait_reset(client) == b""
+        elif hello == "close":
+            assert wait_end(client) == b""  # or by RST: our byte was not read
+        else:
+            client.shutdown(socket.SHUT_WR)  # we leave, and it has said nothing
+            assert wait_end(client) == b""
+    secure.wait_closed()
+    assert secure.connections == 1
+    assert secure.requests == secure.refusals == []
+
+
+def test_who_does_not_trust_us_is_noted(secure):
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    with connect(secure) as client, pytest.raises(ssl.SSLCertVerificationError):
+        context.wrap_socket(client, server_hostname="127.0.0.1")
+    secure.wait_closed()
+    assert len(secure.refusals) == 1
+    assert secure.requests == []
+
+
+def test_plain_http_to_a_tls_port_is_noted(secure):
+    with connect(secure) as client:
+        client.sendall(POST)
+        assert POST not in wait_end(client)
+    secure.wait_closed()
+    assert len(secure.refusals) == 1
+
+
+def test_stop_ends_a_handshake_that_hangs(authority):
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1").configure_cert(context)
+    server = FakeServer(tls=context).start()
+    with connect(server) as client:
+        client.sendall(b"\x16")  # the beginning of a record, and nothing more
+        server.stop()
+        assert wait_end(client) == b""
+    assert server.errors == []
+
+
+def wait_end(client):
+    """All bytes until the connection ends, in order or not."""
+    data = b""
+    try:
+        while True:
+            more = client.recv(65536)
+            if not more:
+                return data
+            data += more
+    except ConnectionResetError:
+        return data
 
 
 # The command line

@@ -3,20 +3,23 @@
 import json
 import os
 import re
+import ssl
 import subprocess
 import sys
+import time
 
 import pytest
 
 from conftest import HERE, LIB, find_runtime
+from fake_server import FakeServer
 
 ROOT = HERE.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 EXAMPLES = re.findall(r"```python\n(.*?)```", README, re.S)
 
 
-def test_there_are_two_examples():
-    assert len(EXAMPLES) == 2
+def test_there_are_three_examples():
+    assert len(EXAMPLES) == 3
 
 
 def test_the_example_for_a_raspberry_pi_delivers(tmp_path, server):
@@ -51,6 +54,39 @@ def test_the_example_for_a_board_delivers_micropython(tmp_path, server):
     assert server.requests[0].json()["device"] == "greenhouse-1"
 
 
+def test_the_example_with_a_certificate_delivers_micropython(tmp_path):
+    trustme = pytest.importorskip("trustme", reason="install trustme (requirements-dev.txt)")
+    authority = trustme.CA()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1").configure_cert(context)
+    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+    code = EXAMPLES[2]
+    with FakeServer(tls=context) as server:
+        for here, there in (
+            ("https://example.com/readings", server.url),
+            ('"/cache"', '"%s/cache"' % tmp_path),
+            ('"/ca.pem"', '"%s/ca.pem"' % tmp_path),
+            ("wlan.isconnected", "lambda: True"),
+            ("wdt.feed", "lambda: fed.append(1)"),
+        ):
+            assert here in code
+            code = code.replace(here, there)
+        code = (
+            """
+fed = []
+from postcache import POSTCache
+%s
+cache.add_request({"t": 21.5})
+assert cache.flush() and fed, cache.stats
+"""
+            % code
+        )
+        find_runtime("micropython").run("-c", code)
+        (record,) = server.receiver.lines
+    assert record["t"] == 21.5
+    assert abs(record["ts"] - time.time()) < 3600
+
+
 def test_every_file_that_the_readme_names_is_there():
     for name in re.findall(r"\]\(([\w./]+)\)", README):
         assert (ROOT / name).exists(), name
@@ -64,9 +100,12 @@ def test_every_argument_and_method_is_in_the_readme():
     import inspect
 
     from postcache import POSTCache
+    from postcache.options import check
 
-    signature = inspect.signature(POSTCache.__init__)
-    for name in list(signature.parameters)[1:]:
+    names = list(inspect.signature(POSTCache.__init__).parameters)[1:-1]
+    names += inspect.signature(check).parameters
+    assert len(names) > 20
+    for name in names:
         assert "`%s`" % name in README, name
     for name in ("add_request", "flush", "poll", "run", "close", "stats"):
         assert name in README

@@ -41,6 +41,11 @@ FILES = {
     "log": "host_tests/core/test_log.py",
     "slots": "host_tests/core/test_slots.py",
     "outbox": "host_tests/core/test_outbox.py",
+    "refused": "host_tests/core/test_refused.py",
+    "options": "host_tests/core/test_options.py",
+    "delivery": "host_tests/core/test_delivery.py",
+    "stamps": "host_tests/core/test_stamps.py",
+    "rejects": "host_tests/core/test_rejects.py",
     "client": "host_tests/core/test_client.py",
     "threads": "host_tests/test_threads.py",
     "processes": "host_tests/test_processes.py",
@@ -373,11 +378,16 @@ segments not removed at open: S8 no space for what is delivered
   log::test_segments_that_an_acknowledgement_left_behind_go_at_the_next_open
 
 number taken before the record is durable: S7 a failed write takes no number
-    - self.journal.append(self.stored + 1, lines, self.acked, self._make_room)
+    - self.journal.append(self.stored + 1, lines, self._noted, self._make_room)
     - self.stored = seq
     + first, self.stored = self.stored + 1, seq
-    + self.journal.append(first, lines, self.acked, self._make_room)
+    + self.journal.append(first, lines, self._noted, self._make_room)
   client::test_a_full_disk_is_told_to_the_caller_and_the_next_add_works_when_there_is_room
+
+slot used again before the cursor says so: D2 no number twice
+    - self.journal.append(self.stored + 1, lines, self._noted, self._make_room)
+    + self.journal.append(self.stored + 1, lines, self.acked, self._make_room)
+  slots::test_a_slot_is_not_used_again_before_the_cursor_says_on_flash_that_it_is_free
 
 append without the lock: S12 no number twice
     - with self._lock:
@@ -396,12 +406,12 @@ what is there dropped when others fill the disk: S1 what was stored survives
   log::test_a_disk_that_others_fill_later_is_no_reason_to_drop_what_is_there
 
 the newest file dropped: S1 what was stored survives
-    - while len(firsts) > 1 and used + max(size, self.limit) > self._room:
-    -     first = firsts.pop(0)
-    -     last = firsts[0] - 1
-    + while firsts and used + max(size, self.limit) > self._room:
-    +     first = firsts.pop(0)
-    +     last = firsts[0] - 1 if firsts else self.stored
+    - if len(firsts) < 2 or used + max(size, self.limit) <= self._room:
+    -     return
+    + if not firsts or used + max(size, self.limit) <= self._room:
+    +     return
+    + if len(firsts) == 1:
+    +     firsts.append(self.stored + 1)
   log::test_strangers_that_fill_the_log_do_not_make_it_drop_its_journal
 
 drop not counted: D3 what is missing is counted
@@ -414,22 +424,21 @@ drop counts what was delivered: D3 what is missing is counted
   log::test_a_drop_counts_what_was_not_delivered_yet
 
 drop not in the cursor: D3 what is missing is counted
-    -     self._put()
-      if not self._remove(first):
+      self._dropped_to = self.acked = last
+    - self._put()
   cuts[drop_oldest-posix-append]
 
 dropped before the cursor says so: D3 what is missing is counted
-          self._dropped_to = self.acked = last
-    -     self._put()
-    - if not self._remove(first):
-    -     break  # dropping more would not help
+    - self._drop(first, firsts[0] - 1)
+    - if not self._free(firsts[0]) or not self._remove(first):
+    -     return  # dropping more would not help
     + if not self._remove(first):
-    +     break  # dropping more would not help
-    + self._put()
+    +     return  # dropping more would not help
+    + self._drop(first, firsts[0] - 1)
   cuts[drop_oldest-posix-append]
 
 more dropped when nothing can be removed: S7 a failed call loses nothing
-    - break  # dropping more would not help
+    - return  # dropping more would not help
     + pass
   log::test_a_segment_that_cannot_be_removed_does_not_cost_the_next_one
 
@@ -486,8 +495,8 @@ ack: not tried again when there is room: S8 ack works when the disk is full
   log::test_an_acknowledgement_on_a_full_disk_is_written_once_there_is_room
 
 segment removed one record early: S1 what was stored survives
-    - while len(firsts) > 1 and firsts[1] <= self.acked + 1:
-    + while len(firsts) > 1 and firsts[1] <= self.acked + 2:
+    - while len(firsts) > 1 and firsts[1] <= self.acked + 1 and self._free(firsts[1]):
+    + while len(firsts) > 1 and firsts[1] <= self.acked + 2 and self._free(firsts[1]):
   slots::test_a_segment_that_could_not_be_written_costs_nothing_that_is_in_slots
 
 ==== held.py
@@ -528,14 +537,14 @@ acknowledged before it is sent: D1 at least once
   outbox::test_whatever_a_port_raises_keeps_the_records_and_is_told
 
 a redirect taken for delivered: D1 at least once
-    - if 200 <= self.status < 300:
-    + if 200 <= self.status < 400:
-  outbox::test_only_2xx_acknowledges
+    - if 200 <= status < 300 and (not self.confirm or self.confirm(status, headers, start)):
+    + if 200 <= status < 400 and (not self.confirm or self.confirm(status, headers, start)):
+  outbox::test_every_status_has_its_meaning
 
 an interim answer taken for delivered: D1 at least once
-    - if 200 <= self.status < 300:
-    + if 100 <= self.status < 300:
-  outbox::test_only_2xx_acknowledges
+    - if 200 <= status < 300 and (not self.confirm or self.confirm(status, headers, start)):
+    + if 100 <= status < 300 and (not self.confirm or self.confirm(status, headers, start)):
+  outbox::test_every_status_has_its_meaning
 
 first batch not frozen: D4 a retry repeats bytes and key
     - log.freeze(batch[1])
@@ -543,19 +552,50 @@ first batch not frozen: D4 a retry repeats bytes and key
   outbox::test_a_retry_after_a_reboot_repeats_bytes_and_key
 
 next batch not frozen with the ack: D4 a retry repeats bytes and key
-    - log.ack(first, last, after[1] if after else 0)
-    + log.ack(first, last, 0)
+    - self.log.ack(first, last, after[1] if after else 0)
+    + self.log.ack(first, last, 0)
   outbox::test_the_next_batch_is_frozen_with_the_acknowledgement_of_the_last
 
 frozen end not kept to: D4 a retry repeats bytes and key
-    - seq >= last if last else size + n > BATCH or number - first >= limit
-    + size + n > BATCH or number - first >= limit
+    - seq >= last if last else size + n > self.most or number - first >= limit
+    + size + n > self.most or number - first >= limit
   outbox::test_a_retry_after_a_reboot_repeats_bytes_and_key
 
 batch with a gap: D2 line i is record first + i
     - elif number != seq + 1 or (
     + elif (
   outbox::test_a_batch_ends_before_a_gap_so_that_every_line_has_its_number
+
+confirmation not asked for: D1 at least once
+    - if 200 <= status < 300 and (not self.confirm or self.confirm(status, headers, start)):
+    + if 200 <= status < 300:
+  options::test_ack_wants_the_number_back
+
+link not asked for: D6 no look-up without a link
+    - if error:
+    -     return self._idle(error)
+    + pass
+  options::test_online_is_asked_before_each_try_also_of_a_batch_that_is_in_flight
+
+back-off forgotten while offline: a server is not asked too often
+    - self._next = max(self._next, self.clock.ticks_ms() + 1000)
+    + self._next = self.clock.ticks_ms() + 1000
+  options::test_offline_a_back_off_is_not_forgotten
+
+what is too old in flight sent all the same: D3 drops are counted
+    - if not batch or batch[0] <= acked:
+    + if not batch:
+  options::test_all_of_it_may_be_too_old
+
+bytes of a batch not remembered: 413 is not met again and again
+    - seq >= last if last else size + n > self.most or number - first >= limit
+    + seq >= last if last else size + n > BATCH or number - first >= limit
+  refused::test_413_halves_and_remembers_the_size_that_worked
+
+a delivery does not end the row: a bad run long ago does not slow down
+    - self.row = self.failed = 0
+    + self.failed = 0
+  refused::test_a_server_that_refuses_everything_is_not_fed_the_backlog
 
 record missing from a retry: D2 line i is record first + i
     - if number != seq:
@@ -572,12 +612,113 @@ damage waited for: D1 flush comes to an end
     + pass  # what is left is damaged: no waiting
   outbox::test_nothing_waits_behind_the_last_record_when_that_is_damaged
 
+==== refused.py
+
+right half tried as a whole: D5 a bad record costs few requests
+    - return max(1, (outbox.suspect - first + 1) // 2)
+    + return outbox.suspect - first + 1
+  refused::test_one_bad_record_among_500_costs_at_most_20_requests
+
+refusing everything costs a search each time: the backlog is not fed to a wrong path
+    - if outbox.row > 1:
+    + if False:
+  refused::test_a_server_that_refuses_everything_is_not_fed_the_backlog
+
+bad record passed over before it is set aside: D3 rejects are kept
+    - Rejects(log).add(first, status, reason, body[around[0] : -around[1]])
+    - log.ack(first, last, 0)
+    + log.ack(first, last, 0)
+    + Rejects(log).add(first, status, reason, body[around[0] : -around[1]])
+  refused::test_refusing_is_durable_before_the_record_is_passed_over
+
+whole batch set aside: D5 the others arrive
+    - if last > first:
+    + if False:
+  refused::test_several_bad_records_in_every_place
+
+half not frozen: D5 the others arrive, also when each try ends with a restart
+    - log.freeze((first + last - 1) // 2)
+    + log.sending = 0
+  refused::test_after_a_reboot_in_the_middle_of_the_search_it_goes_on
+
+413 halves the whole body: a long head does not make it go on for ever
+    - outbox.most = (size - sum(around)) // 2
+    + outbox.most = size // 2
+  refused::test_413_halves_and_remembers_the_size_that_worked
+
+locked out and tried at once: 401 is retried slowly
+    - return error, max(pause, _SLOW)
+    + return error, pause
+  refused::test_statuses_that_a_person_must_mend_keep_everything_and_are_tried_slowly
+
+a fleet that comes back together: 401 has jitter
+    - outbox.failed = 9  # a fleet that was locked out does not come back together, either
+  refused::test_statuses_that_a_person_must_mend_keep_everything_and_are_tried_slowly
+
+no end to a row of rejects: a server that refuses everything gets no backlog
+    - if outbox.row < _ROW:
+    + if True:
+  refused::test_a_server_that_refuses_everything_is_not_fed_the_backlog
+
+gzip after 415: a server that takes no gzip gets the records
+    - outbox.pack = None
+  options::test_415_ends_compression_for_good
+
+==== options.py
+
+real errors of a disk taken for full: S7 a failed add says so
+    - if not payloads or e.args[1:] != ("full",):
+    + if not payloads:
+  options::test_a_real_error_of_the_disk_is_raised_whatever_the_policy
+
+what is held is dropped in silence: S1 flush stores or raises
+    - if not payloads or e.args[1:] != ("full",):
+    + if e.args[1:] != ("full",):
+  options::test_what_is_held_is_not_lost_when_the_log_is_full
+
+drop not counted: D3 what is missing is counted
+    - log.dropped += len(payloads)
+    + pass
+  options::test_drop_newest_keeps_what_is_there
+
+any number is an ack: confirm wants the last one
+    - headers.get("postcache-ack") == sent["Postcache-Last"]
+    + headers.get("postcache-ack")
+  options::test_ack_wants_the_number_back
+
+==== ages.py
+
+age rounded up: what is young is not dropped
+    - if now - self._begun < self._step and len(marks) > 1:
+    -     marks[-1] = (seq, now)
+    + if now - self._begun < self._step and len(marks) > 1:
+    +     marks[-1] = (seq, marks[-1][1])
+  options::test_ages_are_never_too_old_and_take_little_room
+
+marks without a bound: RAM is bounded
+    - if len(marks) > _MARKS:
+    + if False:
+  options::test_ages_are_never_too_old_and_take_little_room
+
+==== events.py
+
+callback that raises: an event does not end the program
+    - except Exception:
+    + except KeyError:
+  options::test_a_callback_that_raises_or_comes_back_in_does_no_harm
+
+told again and again: an error is told when it changes
+    - if error != self._error:
+    + if error:
+  options::test_events_tell_of_trouble_once_and_of_its_end
+
 ==== client.py
 
 held records not stored by flush: S1 flush stores what is held
-      self._fs.check()
-    - if self._held:
-    -     self._append(())
+      try:
+    -     self._store()
+    +     pass
+      except OSError:
   slots::test_held_records_are_stored_together_and_by_flush_and_close
 
 add_many held back: S1 durable when add_many returns

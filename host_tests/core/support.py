@@ -114,13 +114,17 @@ class Counting:
 
 
 class Clock:
-    """A clock that stands still until it is told."""
+    """A clock that stands still until it is told: `now`, ms; `date`, seconds, or None: not set."""
 
     def __init__(self):
         self.now = 0
+        self.date = None
 
     def ticks_ms(self):
         return self.now
+
+    def unix(self):
+        return self.date
 
 
 class Http:

@@ -77,7 +77,7 @@ def test_a_large_batch_is_streamed_and_a_small_one_is_kept():
         http = Http(500)
         log, outbox, _ = make(folder(), http, 40)
         outbox.send(10)
-        assert bool(outbox._batch[5]) == (size == 100000)
+        assert bool(outbox.batch[5]) == (size == 100000)
         outbox.send(10)
         bodies += [body for _, body in http.posts]
         assert len(log) == 0
@@ -175,19 +175,37 @@ def test_damage_between_two_tries_gives_up_what_is_damaged_and_nothing_else():
     log.close()
 
 
-def test_only_2xx_acknowledges():
+def test_every_status_has_its_meaning():
+    slow = (401, 403, 404, 405, 410)
+    soon = (408, 425, 429)
     http = Http()
-    log, outbox, _ = make(folder(), http)
+    log, outbox, clock = make(folder(), http)
     for status in range(100, 600):
+        clock.now += outbox.wait_ms()
         log.append([b"1"])
+        log.append([b"2"])
         http.answers.append(status)
-        assert outbox.send(10) == (200 <= status < 300)
-        assert len(log) == (0 if 200 <= status < 300 else 1)
-        assert outbox.status == status
+        good = 200 <= status < 300
+        halved = 400 <= status < 500 and status not in slow and status not in soon
+        assert outbox.send(10) == (good or halved), status
+        assert outbox.status == status and len(log) == (0 if good else 2)
+        assert outbox.blocked == (status in slow)
+        assert (outbox.error is None) == (good or halved)
+        if not good and not halved:
+            # The same again: but not before its time, and slowly if a person must mend it.
+            wait = outbox.wait_ms()
+            assert 150000 <= wait < 450000 if status in slow else wait < 1000, status
         assert outbox.send(10)
-        assert len(log) == 0
+        assert len(log) == (1 if halved else 0)
+        if not good:
+            keys = [headers["Idempotency-Key"] for headers, _ in http.posts]
+            assert (keys[0] == keys[1]) != halved
+        if halved:
+            assert outbox.send(10) and len(log) == 0
+        outbox.most = BATCH  # 413 is remembered
         http.posts.clear()  # a board's heap would be in pieces
         http.taken.clear()
+    assert outbox.sent == 1000 and outbox.refused == 0
     log.close()
 
 
@@ -480,7 +498,7 @@ def test_nothing_waits_behind_the_last_record_when_that_is_damaged():
         data = f.read()
     with open(name, "wb") as f:
         f.write(data[:-5] + b"x" + data[-4:])
-    outbox._batch = None  # the next one was formed while the first was sent
+    outbox.batch = None  # the next one was formed while the first was sent
     for _ in range(3):
         outbox.send(10)
     assert len(log) == 0 and len(http.posts) == 1

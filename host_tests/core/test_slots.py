@@ -841,3 +841,33 @@ def test_slots_that_were_written_out_are_not_written_out_again_after_reopening()
     assert segments(path) == ["0000000001.log"] and len(slots(path)) == 40
     assert numbers(log) == list(range(1, 61))
     log.close()
+
+
+def test_a_slot_is_not_used_again_before_the_cursor_says_on_flash_that_it_is_free():
+    path = folder()
+    log = open_log(path)
+    for _ in range(3):
+        log.append([b"1"])
+    whole = log._fs
+    log._fs = Failing(whole, "put", times=10)
+    log.ack(1, 3, 0)  # delivered, but that cannot be written
+    assert log.errors >= 1 and len(log) == 0
+
+    class Torn:
+        """A disk that leaves nothing of what was there, nor of what came."""
+
+        def put(self, name, data):
+            whole.put(name, b"?")
+            raise OSError(5)
+
+        def __getattr__(self, name):
+            return getattr(whole, name)
+
+    log.journal._fs = Torn()
+    for _ in range(3):
+        raises(OSError, log.append, [b"2"])
+    log.journal._fs = log._fs = whole
+    log.close()
+    log = open_log(path)
+    assert log.stored >= 3
+    log.close()

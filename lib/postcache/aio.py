@@ -1,4 +1,13 @@
-"""The asyncio face, loaded by programs that have an event loop."""
+"""
+The asyncio face: `POSTCache.run()`, loaded by programs that have an event loop.
+
+An exchange is a task of its own, on the runtime's own streams, and run() waits until that one or
+the watch, which looks at the deadline and at close(), says that it is over. Nobody but the program
+ever cancels run(), so that no cancellation can be taken for a deadline, or the other way round.
+
+    run() --begin()--> batch --> talk: streams.apost() --answer--> over --> run() --finish()-->
+                                 watch: timeout, close() --------> over
+"""
 
 import asyncio
 
@@ -9,13 +18,86 @@ async def run(cache, idle_ms):
     """
     Send what waits in `cache` when it is time, until it is closed.
 
-    `idle_ms` returns the milliseconds until the next call of `cache.poll()` can have something to
-    do, or None once the cache is closed.
+    An HTTP port of the user's is awaited when it has `apost(url, headers, chunks, timeout)`, a
+    coroutine function with what its post() takes and returns. Without one its post() is called: in
+    a thread where there are threads, else it holds up the event loop.
+
+    `idle_ms` returns the milliseconds until there can be something to do, or None once the cache
+    is closed.
     """
     offload = getattr(ports, "offload", None)
-    while idle_ms() is not None:
+    http = cache._http
+    post = getattr(http, "apost", None)
+    if cache._ours:
         if offload:
-            await offload(cache.poll)
+            from .ports.cpython_streams import Streams
         else:
-            cache.poll()  # no thread to call it in
-        await asyncio.sleep(max(1, min(1000, idle_ms() or 1)) / 1000)
+            from .ports.micropython_streams import Streams
+        post = Streams(http).apost
+    cache._loops += 1
+    try:
+        while idle_ms() is not None:
+            pause = 0
+            if idle_ms() == 0:
+                if not post:
+                    if offload:
+                        await offload(cache.poll)
+                    else:
+                        cache.poll()  # no thread to call it in
+                elif cache._sending.acquire(False):
+                    try:
+                        await _exchange(cache, idle_ms, post)
+                    finally:
+                        cache._sending.release()
+                else:
+                    pause = 100  # another run(), or a flush() in a thread: it sends this, too
+            await asyncio.sleep(max(1, pause, min(1000, idle_ms() or 0)) / 1000)
+    finally:
+        cache._loops -= 1
+
+
+async def _exchange(cache, idle_ms, post):
+    outbox = cache._outbox
+    answers = []  # the first one counts
+    over = asyncio.Event()
+
+    async def talk():
+        try:
+            answers.append(await post(outbox._url, headers, body, cache._timeout))
+        except Exception as e:  # a bug in somebody's port, too, must not end the program that logs
+            answers.append(e)
+        over.set()
+
+    async def watch():
+        left = cache._timeout
+        while left > 0 and idle_ms() is not None:
+            await asyncio.sleep(min(left, 1))
+            left -= 1
+        over.set()
+
+    try:
+        job = outbox.begin()
+    except Exception as e:
+        outbox.finish(e)
+        return
+    if not job:
+        return
+    headers, body = job
+    talker = asyncio.create_task(talk())
+    watcher = asyncio.create_task(watch())
+    try:
+        await over.wait()
+        answers.append(OSError(110))
+    finally:
+        watcher.cancel()
+        talker.cancel()
+        try:
+            # Not awaited: who is cancelled while awaiting a task cannot tell whose end that was.
+            while not talker.done():
+                await asyncio.sleep(0.01)
+        finally:
+            body.close()
+            # An answer counts, also when run() was cancelled in the same moment. But once closed,
+            # the log may have another owner already; then this batch is sent again.
+            if answers and idle_ms() is not None:
+                outbox.finish(answers[0])

@@ -13,7 +13,7 @@ class Held:
         append: stores a list of payloads and returns the number of the last one.
         n: int, records. A group is also stored before it outgrows the longest record.
 
-    Attribute: `payloads`, the list of what is in RAM only.
+    `len()` of it is the number of records that are in RAM only.
     """
 
     def __init__(self, log, append, n):
@@ -21,12 +21,12 @@ class Held:
         self._append = append
         self._n = n
         self._lock = Lock()
-        self.payloads = []
+        self._payloads = []
 
     def hold(self, payloads):
         """Keep `payloads` for now; return the number that the last one will have."""
         with self._lock:
-            held = self.payloads
+            held = self._payloads
             if len(held) + len(payloads) >= self._n or not self._fits(held + payloads):
                 return self._commit(payloads)
             held += payloads
@@ -41,11 +41,20 @@ class Held:
         with self._lock:
             return self._commit(payloads)
 
+    def alone(self, call):
+        """Store everything held, and return what `call` returns; nothing is added meanwhile."""
+        with self._lock:
+            self._commit(())
+            return call()
+
+    def __len__(self):
+        return len(self._payloads)
+
     def _fits(self, payloads):
         return sum([len(payload) + OVERHEAD for payload in payloads]) <= self._log.max_record
 
     def _commit(self, payloads):
-        held = self.payloads
+        held = self._payloads
         group = held + list(payloads)
         if held and not self._fits(group):
             self._append(held[:])

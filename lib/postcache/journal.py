@@ -51,8 +51,9 @@ class AppendJournal:
         """
         Store `lines`, a list whose first is record `seq`; durable when it returns.
 
-        `acked` is the highest number that is delivered; make_room(bytes) is called before a new
-        file is begun. After an OSError none of the lines is stored, and the next call tries anew.
+        `acked` is the highest number that is durably acknowledged; make_room(bytes) is called
+        before a new file is begun. After an OSError none of the lines is stored, and the next call
+        tries anew.
         """
         data = b"".join(lines)
         self._write(seq, len(data), (data,), make_room)

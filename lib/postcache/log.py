@@ -31,15 +31,18 @@ class Log:
     Args:
         fs: a `ports.Directory`, or anything with its methods.
         max_bytes: int >= 4096, what the files may take; None for half of what is free, with a cap.
-            When it is full the oldest segment is dropped and counted.
+            When it is full the oldest segment is dropped and counted, or `on_full` raises.
         slot_size: int, bytes of a slot, 0 for the append journal; None for what fits `fs`.
 
-    Attributes: `stream`, str; `stored`, `acked`, `sending`: highest sequence number that is
-    durable, acknowledged, in flight; `opened`, that of `stored` when it was opened; counters
-    `dropped`, `damaged`, `errors`; `max_record`, bytes of the longest payload; `journal`.
+    Attributes: `on_full`, str, see POSTCache; `stream`, str; `stored`, `acked`, `sending`: highest
+    sequence number that is durable, acknowledged, in flight; `opened`, that of `stored` when it
+    was opened; counters `dropped`, `damaged`, `errors`, `writes`; `max_record`, bytes of the
+    longest payload; `journal`.
 
     Raises OSError when the directory cannot be used or was written by a newer version.
     """
+
+    on_full = "drop_oldest"
 
     # Set by opening.load().
     stream: str
@@ -56,13 +59,17 @@ class Log:
         self._fs = fs
         self._max = max_bytes
         self._lock = Lock()
-        self.damaged = self.errors = self._dropped_to = self._tries = 0
+        self.damaged = self.errors = self.writes = self._dropped_to = self._tries = 0
         self._seen = (0, 0)  # damage up to this place is counted already
         self._room = 0  # what the files may take, once it is known
         from .opening import load
 
         load(self, fs, max_bytes, slot_size)
         forget(__name__.replace(".log", ".opening"))
+        # What is durably acknowledged: only that may be overwritten, or the newest number could be
+        # known nowhere, and be given out again.
+        self._noted = self.acked
+        self._counted = self.dropped
         self.max_record = min(SEGMENT, self.limit) - OVERHEAD
         if not self.generation:
             self._move()  # the stream has its name before its first record
@@ -71,31 +78,42 @@ class Log:
     def _move(self):
         """Make the cursor durable. OSError when that failed; the older copy is whole then."""
         generation = self.generation + 1
+        acked = self.acked
+        dropped = self.dropped
         text = b'[%d, "%s", %d, %d, %d]' % (
             _VERSION,
             self.stream.encode(),
-            self.acked,
+            acked,
             self.sending,
-            self.dropped,
+            dropped,
         )
+        self.writes += 1
         self._fs.put("cursor-b" if generation & 1 else "cursor-a", encode(generation, text))
         self.generation = generation
+        self._noted = acked
+        self._counted = dropped
 
-    def append(self, payloads):
+    def append(self, payloads, before=None):
         """
         Store `payloads`, a list of bytes of JSON text without a newline; durable when it returns.
 
+        `before`, if given, is called with the number of the first one just before anything is
+        written, while nobody else can append; what it raises ends this call.
+
         Returns the sequence number of the last one. Raises OSError when they could not be stored;
         none of them is then in the log or is sent, unless it is opened anew before the next
-        append.
+        append. The error of a log that is full, and may drop nothing, is (28, "full").
         """
         with self._lock:
             seq = self.stored
+            if before:
+                before(seq + 1)
             lines = []
             for payload in payloads:
                 seq += 1
                 lines.append(encode(seq, payload))
-            self.journal.append(self.stored + 1, lines, self.acked, self._make_room)
+            self.writes += 1
+            self.journal.append(self.stored + 1, lines, self._noted, self._make_room)
             self.stored = seq
             return seq
 
@@ -103,24 +121,30 @@ class Log:
         """Drop the oldest segments until another one, of `size` bytes at least, is allowed."""
         fs = self._fs
         firsts = self.journal.firsts
-        used = sum([size for _, size in fs.files()])
-        if not self._room:
-            # Not at open: asking littlefs for its free space walks the whole file system.
-            # What is there already stays, also when others have filled the disk.
-            total = used + fs.free()
-            most = min(self._max, total - RESERVE) if self._max else min(MAX_BYTES, total // 2)
-            self._room = max(used, most)
-        while len(firsts) > 1 and used + max(size, self.limit) > self._room:
-            first = firsts.pop(0)
-            last = firsts[0] - 1
-            lost = last - max(first - 1, self.acked)
-            if lost > 0:
-                self.dropped += lost
-                self._dropped_to = self.acked = last
-                self._put()
-            if not self._remove(first):
-                break  # dropping more would not help
+        while True:
             used = sum([size for _, size in fs.files()])
+            if not self._room:
+                # Not at open: asking littlefs for its free space walks the whole file system.
+                # What is there already stays, also when others have filled the disk.
+                total = used + fs.free()
+                most = min(self._max, total - RESERVE) if self._max else min(MAX_BYTES, total // 2)
+                self._room = max(used, most)
+            if len(firsts) < 2 or used + max(size, self.limit) <= self._room:
+                return
+            if self.on_full != "drop_oldest" and firsts[1] > self.acked + 1:
+                raise OSError(28, "full")
+            first = firsts.pop(0)
+            self._drop(first, firsts[0] - 1)
+            if not self._free(firsts[0]) or not self._remove(first):
+                return  # dropping more would not help
+
+    def _drop(self, first, last):
+        """Give up the records from `first` to `last`, those of them that wait."""
+        lost = last - max(first - 1, self.acked)
+        if lost > 0:
+            self.dropped += lost
+            self._dropped_to = self.acked = last
+            self._put()
 
     def _remove(self, first):
         """Remove a segment; return True when it is gone."""
@@ -232,8 +256,16 @@ class Log:
         """Delete the segments that hold nothing but acknowledged records."""
         with self._lock:
             firsts = self.journal.firsts
-            while len(firsts) > 1 and firsts[1] <= self.acked + 1:
+            while len(firsts) > 1 and firsts[1] <= self.acked + 1 and self._free(firsts[1]):
                 self._remove(firsts.pop(0))
+
+    def _free(self, following):
+        """
+        Return True if the segment before number `following` may be removed, as far as numbers go.
+
+        The one with the newest number may not before a cursor is durable that knows this number.
+        """
+        return following <= self.stored or self._noted >= self.acked
 
     def __len__(self):
         return self.stored - self.acked
@@ -242,6 +274,8 @@ class Log:
         """Close the files and let others open the log. Everything stored stays stored."""
         try:
             with self._lock:
+                if self._noted < self.acked or self._counted < self.dropped:
+                    self._put()
                 self.journal.close()
         finally:
             self._fs.close()

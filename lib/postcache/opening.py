@@ -20,8 +20,22 @@ _SLOTS = const(40)
 _RESERVED = ("content-", "transfer", "host", "idempote", "postcach", "")
 
 
-def settings(headers, attributes, data_key):
-    """Return what is around the records of a batch: headers, and the bytes before and after."""
+def settings(headers, attributes, data_key, numbers):
+    """
+    Return what is around the records of a batch: headers, and the bytes before and after.
+
+    `numbers` are a POSTCache's timeout, upload_limit, max_bytes and async_interval.
+    Raises ValueError or TypeError for a bad argument.
+    """
+    timeout, upload_limit, max_bytes, interval = numbers
+    if not (
+        isinstance(data_key, str)
+        and timeout > 0
+        and upload_limit >= 1
+        and (max_bytes is None or max_bytes >= 4096)
+        and (interval is None or interval > 0)
+    ):
+        raise ValueError("bad data_key, timeout, limit or interval")
     fields = {"Content-Type": "application/json"}
     for name, value in (headers or {}).items():
         text = name + value
@@ -56,7 +70,9 @@ def _close(file):
 def _load(log, fs, max_bytes, slot_size, opened):
     _read_cursor(log, fs)
     firsts = []
+    requeue = False
     for name, _ in fs.files():
+        requeue = requeue or name == "requeue"
         digits = name[:-4]
         if digits.isdigit() and int(digits) and name == name_of(int(digits)):
             firsts.append(int(digits))
@@ -118,6 +134,13 @@ def _load(log, fs, max_bytes, slot_size, opened):
     log.stored = log.opened = max(last + passed, log.acked, log.sending)
     if not log.generation and firsts:
         log.acked = firsts[0] - 1
+    if requeue:
+        from .rejects import Rejects
+
+        try:
+            Rejects(log).resolve()
+        except OSError:
+            log.errors += 1  # the next requeue or open tries again
 
 
 def _read_cursor(log, fs):

@@ -8,6 +8,7 @@ that can wait; http.client alone would grant the full timeout to every single by
 
 import atexit
 import collections
+import errno
 import fcntl
 import http.client
 import io
@@ -31,6 +32,7 @@ MAX_BYTES = 1 << 30  # default cap of what a log may take
 BATCH = 512 * 1024  # bytes of a batch; servers often take no more than 1 MiB
 BUFFER = BATCH  # a batch up to this size is kept in RAM between its tries
 CHUNK = 65536
+START = 512  # bytes of an answer's body that are kept
 
 Lock = threading.Lock
 
@@ -289,6 +291,8 @@ def forget(name):
 
 # --- Clock, thread, loop ---
 
+_SET = 1735689600  # 2025-01-01: what is before it nobody has set
+
 
 class Clock:
     """The system's clock."""
@@ -296,6 +300,11 @@ class Clock:
     def ticks_ms(self):
         """Return milliseconds that only grow."""
         return time.monotonic_ns() // 1_000_000
+
+    def unix(self):
+        """Return seconds since 1970, an int; None while the clock has not been set."""
+        now = int(time.time())
+        return now if now >= _SET else None
 
 
 class Group:
@@ -388,24 +397,29 @@ class _Entry:
 
 class Worker:
     """
-    A daemon thread that calls `step` again and again.
+    A daemon thread that sends what is due.
 
     Args:
-        step: callable without arguments that returns the milliseconds until its next call.
-        at_exit: callable, called at interpreter exit while threads still run.
+        cache: a POSTCache; closed at interpreter exit, while threads still run.
     """
 
-    def __init__(self, step, at_exit):
-        self._step = step
-        self._at_exit = at_exit
+    def __init__(self, cache):
+        self._cache = cache
+        self._at_exit = at_exit = cache.close
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="postcache", daemon=True)
-        atexit.register(at_exit)  # pyright: ignore[reportCallIssue]
+        atexit.register(at_exit)
         self._thread.start()
 
     def _run(self):
-        while not self._stop.wait(self._step() / 1000):
-            pass
+        cache = self._cache
+        outbox = cache._outbox
+        while True:
+            while not cache._closed and not outbox.wait_ms():
+                with cache._sending:
+                    outbox.send(cache._timeout)
+            if self._stop.wait(max(1, outbox.wait_ms()) / 1000):
+                return
 
     def stop(self, ms, abort):
         """
@@ -433,11 +447,11 @@ async def offload(call):
 
 
 class _Raw(io.RawIOBase):
-    """A socket's bytes; no wait goes beyond `end`, in seconds of time.monotonic."""
+    """A socket's bytes, read in time."""
 
-    def __init__(self, sock, end):
+    def __init__(self, sock, limit):
         self._sock = sock
-        self._end = end
+        self._limit = limit
         self.ended = False
 
     def readable(self):
@@ -446,8 +460,7 @@ class _Raw(io.RawIOBase):
     def readinto(self, buffer):
         if self.ended:
             return 0
-        self._sock.settimeout(_left(self._end))
-        return self._sock.recv_into(buffer)
+        return self._limit.call(self._sock, self._sock.recv_into, buffer)
 
 
 class _Reader(io.BufferedReader):
@@ -491,28 +504,74 @@ class _Response(http.client.HTTPResponse):
 class _Wire:
     """What http.client is given for a socket during one exchange."""
 
-    def __init__(self, sock, end):
+    def __init__(self, sock, limit):
         self._sock = sock
-        self._end = end
+        self._limit = limit
         self.reader = None
 
     def sendall(self, data):
-        self._sock.settimeout(_left(self._end))  # sendall's is a total, since Python 3.5
-        self._sock.sendall(data)
+        data = memoryview(data)
+        while data:
+            data = data[self._limit.call(self._sock, self._sock.send, data) :]
 
     def makefile(self, *args, **kwargs):
-        self.reader = _Reader(_Raw(self._sock, self._end))
+        self.reader = _Reader(_Raw(self._sock, self._limit))
         return self.reader
 
     def close(self):
         pass
 
 
-def _left(end):
-    left = end - time.monotonic()
-    if left <= 0:
-        raise TimeoutError(110, "no whole answer within the timeout")
-    return left
+class _Limit:
+    """The one deadline of an exchange; waits for it in slices when somebody is to be fed."""
+
+    def __init__(self, timeout, feed):
+        self._end = time.monotonic() + timeout
+        self._feed = feed
+
+    def left(self):
+        """Return the seconds that the next call may wait; raise when there are none left."""
+        if self._feed:
+            self._feed()
+        left = self._end - time.monotonic()
+        if left <= 0:
+            raise TimeoutError(110, "no whole answer within the timeout")
+        return min(left, 0.9) if self._feed else left
+
+    def call(self, sock, function, *args):
+        """Return function(*args), which waits for `sock`."""
+        while True:
+            sock.settimeout(self.left())
+            try:
+                return function(*args)
+            except socket.timeout as e:
+                if e.errno:  # not of settimeout, but of TCP
+                    raise
+
+
+def _trust(cafile, verify):
+    """Return the ssl.SSLContext for the arguments of Http."""
+    if not cafile and verify:
+        return ssl.create_default_context()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    if cafile:
+        with open(cafile, "rb") as f:
+            data = f.read()
+        try:
+            # As str it is PEM, as bytes DER. Around PEM may stand comments in any encoding.
+            pem = b"-----BEGIN" in data
+            context.load_verify_locations(cadata=data.decode("ascii", "ignore") if pem else data)
+        except (ssl.SSLError, ValueError):
+            raise ValueError(
+                "cafile: not one or more whole certificates in PEM, or one in DER"
+            ) from None
+        # What is named there is trusted, also if another authority has signed it, as on a board.
+        # (VERIFY_X509_PARTIAL_CHAIN has a name since Python 3.10.)
+        context.verify_flags |= ssl.VerifyFlags(0x80000)
+    if not verify:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    return context
 
 
 class Http:
@@ -520,9 +579,19 @@ class Http:
     `http.client` with one deadline for everything, a kept-alive connection, verified certificates.
 
     One exchange at a time; no redirect is followed and no proxy setting is read.
+
+    Args:
+        url: str, http:// or https://.
+        cafile: str, path of the certificates that are trusted, PEM or DER, in place of the
+            system's; read once, here.
+        verify: False takes any certificate: the server may be anybody.
+        feed: None, or a callable for a watchdog: called at least once a second while the client
+            waits, and between the chunks of the body.
+
+    Raises ValueError for a bad URL or bad certificates, OSError for a file that cannot be read.
     """
 
-    def __init__(self, url):
+    def __init__(self, url, cafile=None, verify=True, feed=None):
         text = url if isinstance(url, str) else ""
         try:
             parts = urlsplit(text)
@@ -532,30 +601,32 @@ class Http:
         if not ok or min(text) <= " " or max(text) > "~":
             # Not repeated here: it may hold a secret.
             raise ValueError("http_endpoint: an http:// or https:// URL in ASCII, or None")
-        self._sock = self._peer = self._tls = self._resolver = None
+        self._sock = self._peer = self._resolver = None
+        self._tls = _trust(cafile, verify) if urlsplit(text).scheme == "https" else None
+        self._feed = feed
 
     def post(self, url, headers, chunks, timeout):
         """
         POST and wait for the whole answer.
 
         Args:
-            url: str, http:// or https://.
+            url: str, http:// or https:// as the one that this object was made with.
             headers: dict of str; Content-Length among them.
             chunks: iterable of bytes, the body.
             timeout: seconds for the whole exchange.
 
-        Returns `(status, headers)`: int, and a dict with lower-case names. Raises OSError unless a
-        whole answer arrived before the deadline.
+        Returns `(status, headers, start)`: int, a dict with lower-case names, and the first bytes
+        of the body, 512 at most. Raises OSError unless a whole answer arrived before the deadline.
         """
-        end = time.monotonic() + timeout
+        limit = _Limit(timeout, self._feed)
         parts = urlsplit(url)
         peer = (parts.scheme, parts.hostname, parts.port)
         try:
             if self._sock is None or self._peer != peer or self._stale(self._sock):
                 self.close()
-                self._sock = self._connect(parts, end)
+                self._sock = self._connect(parts, limit)
                 self._peer = peer
-            answer, keep = self._exchange(parts, headers, chunks, end)
+            answer, keep = self._exchange(parts, headers, chunks, limit)
             if not keep:
                 self.close()
             return answer
@@ -583,19 +654,23 @@ class Http:
         poll.register(sock, select.POLLIN)
         return bool(poll.poll(0))
 
-    def _connect(self, parts, end):
+    def _connect(self, parts, limit):
         port = parts.port or (443 if parts.scheme == "https" else 80)
         failure = None
-        for family, kind, proto, _, address in self._resolve(parts.hostname, port, end):
+        for family, kind, proto, _, address in self._resolve(parts.hostname, port, limit):
             sock = socket.socket(family, kind, proto)
             try:
-                sock.settimeout(_left(end))
-                sock.connect(address)
+                self._reach(sock, address, limit)
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 if parts.scheme == "https":
-                    self._tls = self._tls or ssl.create_default_context()
-                    sock.settimeout(_left(end))
-                    return self._tls.wrap_socket(sock, server_hostname=parts.hostname)
+                    sock = self._tls.wrap_socket(
+                        sock,
+                        server_hostname=parts.hostname,
+                        do_handshake_on_connect=False,
+                        # A stream that ends without a goodbye may have been cut.
+                        suppress_ragged_eofs=False,
+                    )
+                    limit.call(sock, sock.do_handshake)
                 return sock
             except OSError as e:
                 sock.close()
@@ -605,7 +680,20 @@ class Http:
                 raise
         raise failure or OSError(113, "no address for the host")
 
-    def _resolve(self, host, port, end):
+    @staticmethod
+    def _reach(sock, address, limit):
+        sock.setblocking(False)
+        error = sock.connect_ex(address)
+        if error in (errno.EINPROGRESS, errno.EINTR):
+            poll = select.poll()
+            poll.register(sock, select.POLLOUT)
+            while not poll.poll(limit.left() * 1000):
+                pass
+            error = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if error:
+            raise OSError(error, os.strerror(error))
+
+    def _resolve(self, host, port, limit):
         # getaddrinfo knows no timeout, so it waits in a thread of its own, one at the most.
         if self._resolver and self._resolver.is_alive():
             raise TimeoutError(110, "the last name look-up still hangs")
@@ -624,19 +712,17 @@ class Http:
             self._resolver = threading.Thread(target=resolve, name="postcache-dns", daemon=True)
             try:
                 self._resolver.start()
-                self._resolver.join(_left(end))
+                while self._resolver.is_alive():
+                    self._resolver.join(limit.left())
             except RuntimeError:  # Python 3.12 starts no thread once the program is ending
                 self._resolver = None
                 resolve()
-        if not found:
-            raise TimeoutError(110, "name look-up took too long")
         if isinstance(found[0], OSError):
             raise found[0]
         return found[0]
 
-    def _exchange(self, parts, headers, chunks, end):
-        sock = self._sock
-        wire = _Wire(sock, end)
+    def _exchange(self, parts, headers, chunks, limit):
+        wire = _Wire(self._sock, limit)
         connection = http.client.HTTPConnection(parts.hostname, parts.port)
         connection.sock = wire
         connection.response_class = _Response
@@ -660,6 +746,7 @@ class Http:
             started = False
             left = int(headers["Content-Length"])
             for chunk in chunks:
+                limit.left()
                 pending += chunk
                 left -= len(chunk)
                 # All of it is sent before the next chunk is asked for: behind the last one the
@@ -677,10 +764,13 @@ class Http:
         status = response.status
         if failure and 200 <= status < 300:
             raise failure  # it cannot have taken what it has not read
-        while response.read(CHUNK):
-            pass
+        start = b""
+        data = response.read(CHUNK)
+        while data:
+            start += data[: START - len(start)]
+            data = response.read(CHUNK)
         if response.length:  # read(amount) says nothing when it gets less
             raise ConnectionResetError(104, "answer cut short")
-        keep = not (failure or response.will_close or wire.reader.surplus)
+        keep = status >= 200 and not (failure or response.will_close or wire.reader.surplus)
         response.close()
-        return (status, {k.lower(): v for k, v in response.getheaders()}), keep
+        return (status, {k.lower(): v.strip() for k, v in response.getheaders()}, start), keep

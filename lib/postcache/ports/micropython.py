@@ -7,11 +7,13 @@ f_sync, the unix port: fsync); there is no os.fsync and no directory sync to cal
 
 import json
 import os
+import select
 import socket
 import sys
 import time
+from errno import EINPROGRESS
 
-from micropython import const  # noqa: F401
+from micropython import const
 
 SEGMENT = 8188  # just under two flash blocks: the second one of a littlefs file holds a pointer
 BLOCK = 4096  # bytes that a file takes at least, but for those that littlefs keeps in a directory
@@ -183,6 +185,8 @@ class Directory:
 
 # --- Clock, threads ---
 
+_PAST = const(1 << 20)  # ms
+
 
 class Clock:
     """The board's clock."""
@@ -190,13 +194,27 @@ class Clock:
     def __init__(self):
         self._ms = 0
         self._ticks = time.ticks_ms()
+        self._mask = time.ticks_add(0, -1)  # the port's own wrap after this one
 
     def ticks_ms(self):
-        """Return milliseconds that only grow, past the 12 days after which the port's own wrap."""
+        """
+        Return milliseconds that only grow, past the 12 days after which the port's own wrap.
+
+        It has to be asked once in 12 days (every record and every poll() does): how often they
+        have wrapped in between nothing else can tell, least of all a clock that is set meanwhile.
+        """
+        # Nearly all of the period is the future: ticks_diff() would see half of it. Some is the
+        # past, for a reader that another one overtakes. No branch: a callback may come in there.
         ticks = time.ticks_ms()
-        self._ms += time.ticks_diff(ticks, self._ticks)
+        self._ms += ((ticks - self._ticks + _PAST) & self._mask) - _PAST
         self._ticks = ticks
         return self._ms
+
+    def unix(self):
+        """Return seconds since 1970, an int; None while the clock has not been set."""
+        from .epoch import unix
+
+        return unix(time)
 
 
 # No threads: whoever wants to send calls poll(), and there are no commits that could be grouped.
@@ -206,7 +224,30 @@ Worker = Group = None
 # --- HTTP ---
 
 
-class Http:
+def Http(url, cafile=None, verify=True, feed=None):  # noqa: N802 - a class on CPython
+    """
+    Return a client for `url`: `Plain` for http://, `secure.Secure` for https://.
+
+    Args:
+        url: str, http:// or https://.
+        cafile: str, path of the certificates that are trusted, PEM or DER, for https://.
+        verify: False takes any certificate: the server may be anybody.
+        feed: None, or a callable for a watchdog: called at least once a second while the client
+            waits, but for a name look-up, and while the body is sent.
+
+    Raises ValueError for a bad URL or bad certificates, OSError for a file that cannot be read.
+    """
+    from .answer import Answer  # noqa: F401 - loaded now, not amid an exchange
+
+    url = str(url)  # what is none has no scheme either
+    if url[:8] == "https://":
+        from .secure import Secure
+
+        return Secure(url, feed, cafile, verify)
+    return Plain(url, feed)
+
+
+class Plain:
     """
     `requests` (frozen into the firmware), guarded; one connection for each exchange.
 
@@ -221,55 +262,72 @@ class Http:
     getaddrinfo = socket.getaddrinfo
     _socket = None
 
-    def __init__(self, url):
-        if url[:7] != "http://" or "@" in url:
+    def __init__(self, url, feed):
+        if url[:7] != "http://" or "@" in url or min(url) <= " " or max(url) > "~":
             # Not repeated here: it may hold a secret.
-            raise ValueError("http_endpoint: http:// only")
+            raise ValueError("bad URL")
         import requests  # frozen into the firmware of boards with a network
 
         self._lib = requests
+        self._feed = feed
 
     def post(self, url, headers, chunks, timeout):
         """
         POST and wait for the whole answer.
 
         Args:
-            url: str, http:// only: requests cannot verify a certificate.
+            url: str, of the kind that this client was made for.
             headers: dict of str; Content-Length among them.
             chunks: generator of bytes, the body.
             timeout: seconds for the whole exchange, but for the name look-up, which has none.
 
-        Returns `(status, headers)`: int, and a dict with lower-case names. Raises OSError unless a
-        whole answer arrived before the deadline.
+        Returns `(status, headers, start)`: int, a dict with lower-case names, and the first bytes
+        of the body, 512 at most. Raises OSError unless a whole answer arrived before the deadline.
         """
-        requests = self._lib
         self._end = time.ticks_add(time.ticks_ms(), int(timeout * 1000))
-        self._in = b""
         self._out = bytearray()
-        self.headers = {}
-        self.status = 0
+        self._answer = self._broken = None
+        try:
+            self._request(url, headers, chunks)
+        finally:
+            self.close()
+        answer, self._answer = self._answer, None
+        if self._broken and answer.status < 300:
+            raise self._broken  # it cannot have taken what it has not read
+        return answer.status, answer.headers, answer.start
+
+    def _request(self, url, headers, chunks):
+        requests = self._lib
         requests.socket = self
         try:
             requests.request("POST", url, data=chunks, headers=headers)
-            self._drain()
         finally:
             requests.socket = socket
-            self.close()
-        return self.status, self.headers
 
-    def _ready(self):
-        left = time.ticks_diff(self._end, time.ticks_ms())
-        if left <= 0:
-            raise OSError(110)
-        self._socket.settimeout(left / 1000)
-        return self._socket
+    def _wait(self, event):
+        while True:
+            if self._feed:
+                self._feed()
+            left = time.ticks_diff(self._end, time.ticks_ms())
+            if left <= 0:
+                raise OSError(110)
+            self._poll.register(self._socket, event)
+            if self._poll.poll(min(left, 900)):
+                return self._socket
 
     def socket(self, *args):
+        self._poll = select.poll()
         self._socket = socket.socket(*args)
         return self
 
     def connect(self, address):
-        self._ready().connect(address)
+        self._socket.setblocking(False)
+        try:
+            self._socket.connect(address)
+        except OSError as e:
+            if e.errno != EINPROGRESS:
+                raise
+        self._wait(select.POLLOUT)  # what went wrong comes out of the first write
 
     def write(self, data):
         # requests writes a header in four pieces: collected, or each would be a packet.
@@ -280,68 +338,32 @@ class Http:
     def _flush(self):
         data = memoryview(self._out)
         self._out = bytearray()
-        while data:
-            data = data[self._ready().send(data) :]
-
-    def _more(self):
-        data = self._ready().recv(256)
-        if not data:
-            raise OSError(104)  # cut short
-        self._in += data
-
-    def _line(self):
-        while b"\n" not in self._in:
-            if len(self._in) > 4096:
-                raise OSError(71)  # EPROTO: an endless line
-            self._more()
-        line, self._in = self._in.split(b"\n", 1)
-        return line.strip()
+        try:
+            while data:
+                data = data[self._wait(select.POLLOUT).write(data) or 0 :]
+        except OSError as e:
+            if e.errno not in (32, 104):
+                raise
+            self._broken = e  # a server may refuse before it has read everything: see what it said
 
     def readline(self):
-        if self.status:
+        if self._answer:
             return b"\r\n"
-        self._flush()
-        status = 0
-        while status < 200:  # RFC 9110, 15.2: interim answers, any number of them
-            line = self._line()
-            # RFC 9112, section 4: HTTP-version SP 3DIGIT SP [reason-phrase]
-            if line[:7] != b"HTTP/1." or line[8:9] + line[12:13] not in (b" ", b"  "):
-                raise OSError(71)
-            try:
-                status = int(line[9:12])
-            except ValueError:
-                raise OSError(71)
-            line = self._line()
-            while line:
-                name, _, value = line.partition(b":")
-                name = name.lower()
-                if name in (b"content-length", b"transfer-encoding", b"retry-after", b"date"):
-                    self.headers[name.decode()] = value.strip().decode()
-                line = self._line()
-        self.status = status
-        return b"HTTP/1.0 %d\r\n" % status
+        from .answer import Answer
 
-    def _drain(self):
-        # An answer that was cut short is none, so its body is read to the end it announces.
-        length = self.headers.get("content-length", 0)
-        chunked = "transfer-encoding" in self.headers
-        try:
-            while True:
-                if chunked:
-                    length = int(self._line().split(b";")[0], 16)
-                n = int(length)
-                while n > len(self._in):
-                    n -= len(self._in)
-                    self._in = b""
-                    self._more()
-                self._in = self._in[n:]
-                if not chunked:
-                    return
-                self._line()
-                chunked = length
-        except ValueError:
-            raise OSError(71)
+        self._flush()
+        self._answer = answer = Answer()
+        whole = False
+        while not whole:
+            stream = self._wait(select.POLLIN)
+            # No byte more than must come: an error behind a whole answer would hide it.
+            data = stream.read(min(answer.left, 256)) if answer.left > 0 else stream.readline(256)
+            if data is not None:
+                whole = answer.feed(data)
+        return b"HTTP/1.0 %d\r\n" % answer.status
 
     def close(self):
-        if self._socket:
-            self._socket.close()
+        # Once: on a POSIX system its number may be the log's by the time of a second one.
+        sock, self._socket = self._socket, None
+        if sock:
+            sock.close()
