@@ -127,15 +127,9 @@ BUGS = [
         "",
     ),
     (
-        "delivered slots are used before that is durable",
-        "log.py",
-        "lines, self._noted, self._make_room",
-        "lines, self.acked, self._make_room",
-    ),
-    (
         "a record is set aside in RAM only",
         "refused.py",
-        "    Rejects(log).add(first, status, reason, body[around[0] : -around[1]])\n",
+        "    Rejects(log).add(first, status, reason, record)\n",
         "    Rejects(log)\n",
     ),
     (

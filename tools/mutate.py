@@ -625,10 +625,10 @@ refusing everything costs a search each time: the backlog is not fed to a wrong 
   refused::test_a_server_that_refuses_everything_is_not_fed_the_backlog
 
 bad record passed over before it is set aside: D3 rejects are kept
-    - Rejects(log).add(first, status, reason, body[around[0] : -around[1]])
+    - Rejects(log).add(first, status, reason, record)
     - log.ack(first, last, 0)
     + log.ack(first, last, 0)
-    + Rejects(log).add(first, status, reason, body[around[0] : -around[1]])
+    + Rejects(log).add(first, status, reason, record)
   refused::test_refusing_is_durable_before_the_record_is_passed_over
 
 whole batch set aside: D5 the others arrive
@@ -664,7 +664,29 @@ gzip after 415: a server that takes no gzip gets the records
     - outbox.pack = None
   options::test_415_ends_compression_for_good
 
+==== rejects.py
+
+what is set aside sent again after a cut: D2 not delivered and put back
+    - log.acked = head[0]
+    + pass
+  refused::test_refusing_is_durable_before_the_record_is_passed_over
+
+what waits put back as well: D2 once
+    - if log.acked < seq <= log.stored:
+    + if False:
+  refused::test_what_waits_is_not_put_back
+
+put back before that is on flash: D2 once
+    - if log._noted < log.acked and not log.freeze(log.sending):
+    + if False:
+  refused::test_nothing_is_put_back_before_the_cursor_has_passed_it_over
+
 ==== options.py
+
+any verify: verify=False has to be said
+    - if verify is not True and verify is not False:  # None, 0 or a path is a mistake
+    + if False:
+  options::test_bad_options_are_value_errors_before_anything_is_made
 
 real errors of a disk taken for full: S7 a failed add says so
     - if not payloads or e.args[1:] != ("full",):
@@ -700,10 +722,20 @@ marks without a bound: RAM is bounded
     + if False:
   options::test_ages_are_never_too_old_and_take_little_room
 
+what is too old stays until the next try: D3 max_age
+    - self.expire()
+    + pass
+  options::test_what_is_too_old_goes_also_when_no_try_is_due
+
 ==== events.py
 
+recovered without a delivery: an event says what happened
+    - elif outbox.sent > self._sent:
+    + elif True:
+  options::test_recovered_is_told_by_a_delivery_and_by_nothing_else
+
 callback that raises: an event does not end the program
-    - except Exception:
+    - except (Exception, SystemExit):  # not the end of the thread that sends
     + except KeyError:
   options::test_a_callback_that_raises_or_comes_back_in_does_no_harm
 

@@ -8,6 +8,7 @@ each stream. What a cut does to bytes that are not synced yet is for test_power_
 """
 
 import json
+import os
 
 from support import Clock, folder
 
@@ -196,6 +197,8 @@ def lives(check, script=(), bad=(), max_bytes=None, cut_again=False):
         drain(log, outbox, clock)
         check(log, server)
         off(log)
+        for name in os.listdir(path):  # a disk in RAM is small
+            os.remove(path + "/" + name)
         if not cut:
             return steps
         at += 1

@@ -60,6 +60,10 @@ def test_bad_options_are_value_errors_before_anything_is_made():
         {"confirm": 1},
         {"timestamp_key": ""},
         {"timestamp_key": 1},
+        {"verify": None},
+        {"verify": 0},
+        {"verify": "/ca.pem"},
+        {"feed": 1},
     ):
         raises(ValueError, POSTCache, "http://x/", path, 60, http=Http(), **bad)
     import os
@@ -204,14 +208,15 @@ def test_what_is_too_old_is_dropped_counted_and_not_sent():
     # The first is 6000 s old by now, the last one 60 s.
     http.default = 200
     http.posts.clear()
-    events.clear()
     assert cache.flush()
     numbers = [line["n"] for line in http.lines()]
     dropped = cache.stats["dropped"]
     assert numbers == list(range(dropped, 100))
     # Never too early, and at most a sixteenth of max_age late.
     assert 100 - 60 - 4 <= dropped <= 100 - 60
-    assert ("dropped", {"records": dropped, "total": dropped, "why": "age"}) in events
+    told = [detail for kind, detail in events if kind == "dropped"]
+    assert sum([detail["records"] for detail in told]) == dropped == told[-1]["total"]
+    assert [detail for detail in told if detail["why"] != "age"] == []
     assert cache.stats["sent"] == 100 - dropped
     cache.close()
 
@@ -230,6 +235,25 @@ def test_all_of_it_may_be_too_old():
     assert cache.flush()
     assert http.lines() == [{"n": 5}]
     cache.close()
+
+
+def test_what_is_too_old_goes_also_when_no_try_is_due():
+    http = Http((503, {"retry-after": "600"}))
+    cache, clock = make(http, worker=None, max_age=60)
+    cache.add_request(0)
+    for n in range(1, 100):
+        clock.now += 5000
+        cache.add_request(n)
+        assert cache.stats["age_ms"] <= 60000 + 60000 // 16 + 5000
+    assert cache.stats["dropped"] >= 80
+    cache.close(0)
+    cache, clock = make(None, max_age=60)
+    cache._outbox = None  # store only
+    for n in range(100):
+        clock.now += 5000
+        cache.add_request(n)
+    assert 85 <= cache.stats["dropped"] <= 90
+    cache.close(0)
 
 
 def test_time_in_which_nobody_ran_does_not_count():
@@ -435,6 +459,33 @@ def test_online_that_raises_is_a_failed_try():
 
 
 # --- Events ---
+
+
+def test_recovered_is_told_by_a_delivery_and_by_nothing_else():
+    kinds = []
+    http = Http(503, 400, 400, 200)
+    cache, _clock = make(http, on_event=lambda kind, detail: kinds.append(kind))
+    cache.add_many([1, 2])
+    cache.flush()
+    assert kinds == ["error"]
+    cache.flush()  # halved, set aside, and then the other one is delivered
+    assert kinds == ["error", "rejected", "recovered"]
+    cache.close(0)
+
+
+def test_a_drop_that_arrived_all_the_same_hides_no_later_one():
+    events = []
+    cache, _clock = make(on_event=lambda kind, detail: events.append(detail))
+    log = cache._log
+    log.dropped = 50
+    cache.add_request(1)
+    log.dropped = 20
+    cache.add_request(2)
+    log.dropped = 45
+    cache.add_request(3)
+    assert [detail["records"] for detail in events] == [50, 25]
+    log.dropped = 0
+    cache.close(0)
 
 
 def test_events_tell_of_trouble_once_and_of_its_end():

@@ -29,6 +29,7 @@ class Picky(Http):
     bad = ()
     status = 400
     most = 1 << 30
+    after = ()
 
     def post(self, url, headers, chunks, timeout):
         answer = Http.post(self, url, headers, chunks, timeout)
@@ -39,7 +40,7 @@ class Picky(Http):
         else:
             for record in json.loads(body)["lines"]:
                 if record["n"] in self.bad:
-                    refused = self.status, {}, b"n: %d is bad" % record["n"]
+                    refused = self.status, dict(self.after), b"n: %d is bad" % record["n"]
         if refused and answer == (200, {}):
             self.taken.pop()
             return refused
@@ -181,6 +182,22 @@ def test_statuses_that_say_later_keep_everything():
         log.close()
 
 
+def test_retry_after_is_obeyed_while_the_bad_record_is_looked_for():
+    http = Picky()
+    http.bad = (2,)
+    http.after = (("retry-after", "60"),)
+    log, outbox, clock = make(folder(), http, 4)
+    refused = 0
+    while len(log):
+        if not outbox.send(10):
+            refused += 1
+            assert 60000 <= outbox.wait_ms() < 60000 + (1000 << refused)
+        clock.now += outbox.wait_ms()
+    assert refused == 3  # the whole, its half, the record
+    assert http.numbers() == [1, 3, 4] and len(listed(log)) == 1
+    log.close()
+
+
 def test_413_halves_and_remembers_the_size_that_worked():
     http = Picky()
     http.most = 700
@@ -212,7 +229,7 @@ def test_a_record_that_is_too_large_alone_is_set_aside():
 
 
 def test_refusing_is_durable_before_the_record_is_passed_over():
-    # The power goes between the two: the record is refused again, and is set aside once.
+    # The power goes between the two: it is set aside once, and not sent again.
     path = folder()
     http = Picky()
     http.bad = (2,)
@@ -232,7 +249,8 @@ def test_refusing_is_durable_before_the_record_is_passed_over():
     log.close()
     log, outbox, clock = make(path, http)
     assert [reject["number"] for reject in listed(log)] == [2]
-    assert len(log) == 2
+    assert len(log) == 1
+    http.bad = ()  # the server is mended: it must not get what can be put back
     drain(log, outbox, clock, 30)
     assert http.numbers() == [1, 3]
     assert [reject["number"] for reject in listed(log)] == [2]
@@ -310,6 +328,36 @@ def test_what_is_held_in_ram_keeps_its_numbers_when_others_come_back():
         assert cache.add_request({"n": 4}) == 5
         assert cache.flush()
         assert http.numbers() == [2, 3, 1, 4]
+
+
+def test_what_waits_is_not_put_back():
+    # The power was cut between the two, and what was read at opening could not say so.
+    log, _outbox, _ = make(folder(), Http(), 3)
+    log.ack(1, 1, 0)
+    Rejects(log).add(1, 400, b"", b'{"n":1}')
+    Rejects(log).add(2, 400, b"", b'{"n":2}')
+    assert Rejects(log).requeue(log.append) == 1
+    assert len(log) == 3
+    log.close()
+
+
+def test_nothing_is_put_back_before_the_cursor_has_passed_it_over():
+    log, _outbox, _ = make(folder(), Http(), 1)
+    put = log._fs.put
+
+    def broken(name, data):
+        if name[:6] == "cursor":
+            raise OSError(28)
+        put(name, data)
+
+    Rejects(log).add(1, 400, b"", b'{"n":1}')
+    log._fs.put = broken
+    log.ack(1, 1, 0)
+    raises(OSError, Rejects(log).requeue, log.append)
+    assert len(listed(log)) == 1 and len(log) == 0
+    log._fs.put = put
+    assert Rejects(log).requeue(log.append) == 1
+    log.close()
 
 
 def test_requeue_needs_the_sender_to_rest():

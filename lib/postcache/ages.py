@@ -50,6 +50,10 @@ class Ages:
             marks[:] = marks[1::2]
             self._step *= 2
         marks.append((seq, now))
+        try:
+            self.expire()
+        except OSError:
+            pass  # a callback came in between: the next one does it
 
     def oldest(self):
         """Return the age of the oldest record that waits, in ms; 0 when none does."""
@@ -62,7 +66,10 @@ class Ages:
         """Let the log drop what has waited for longer than `most`."""
         if self._most and self.oldest() > self._most:
             then = self._clock.ticks_ms() - self._most
-            last = max([seq for seq, ticks in self._marks if ticks < then])
+            last = 0
+            for seq, ticks in self._marks:
+                if ticks < then:
+                    last = seq
             log = self._log
             with log._lock:
                 self.dropped -= log.dropped

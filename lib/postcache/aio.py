@@ -69,10 +69,23 @@ async def _exchange(cache, idle_ms, post):
         over.set()
 
     async def watch():
-        left = cache._timeout
-        while left > 0 and idle_ms() is not None:
-            await asyncio.sleep(min(left, 1))
-            left -= 1
+        # By the clock, since a busy loop sleeps longer than it says; and by sleeps, which end also
+        # if a clock of somebody's own does not.
+        clock = cache._clock
+        left = cache._timeout * 1000
+        end = clock.ticks_ms() + left
+        feed = getattr(cache._http, "_feed", None)
+        try:
+            while idle_ms() is not None:
+                if feed:
+                    feed()
+                left = min(left, end - clock.ticks_ms())
+                if left <= 0:
+                    break
+                await asyncio.sleep(min(left, 900) / 1000)
+                left -= 900
+        except Exception as e:  # of the program's feed
+            answers.append(e)
         over.set()
 
     try:
@@ -96,7 +109,10 @@ async def _exchange(cache, idle_ms, post):
             while not talker.done():
                 await asyncio.sleep(0.01)
         finally:
-            body.close()
+            try:
+                body.close()
+            except ValueError:
+                pass  # a thread of somebody's apost() is at it, and finds it closed later
             # An answer counts, also when run() was cancelled in the same moment. But once closed,
             # the log may have another owner already; then this batch is sent again.
             if answers and idle_ms() is not None:

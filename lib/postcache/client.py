@@ -171,7 +171,11 @@ class POSTCache:
         size = sum([len(payload) + OVERHEAD for payload in payloads])
         if not 0 < size <= self._log.max_record + OVERHEAD:
             raise ValueError("none, or over %d bytes" % self._log.max_record)
-        seq = append(payloads)
+        seq = failure = None
+        try:
+            seq = append(payloads)
+        except OSError as e:
+            failure = e  # told when what is there has had its turn, which may make room
         if self._closed:
             self._store()  # close() came in between
         for call in self._watchers:
@@ -182,6 +186,8 @@ class POSTCache:
             self._drain(self._timeout)
         else:
             self.poll()
+        if failure:
+            raise failure
         return seq
 
     def flush(self, timeout=None):
@@ -250,7 +256,11 @@ class POSTCache:
         if self._outbox and not self._outbox.error and not self._loops:
             self._drain(timeout / 2, self._log.stored)
         self._closed = True
-        self._store()  # added while the others were on their way
+        try:
+            self._store()  # added while the others were on their way
+        except BaseException:
+            self._closed = False
+            raise
         abort = getattr(self._http, "close", int)
         if self._worker:
             self._worker.stop(end - clock.ticks_ms(), abort)

@@ -31,7 +31,7 @@ class Events:
         self._lock = Lock()
         self._dropped = log.dropped
         self._damaged = 0
-        self._expired = 0
+        self._expired = self._sent = 0
         self._refusal = self._error = None
         self._pack = compress
         self._ages = ages
@@ -48,11 +48,13 @@ class Events:
     def _tell(self, kind, **detail):
         try:
             self._callback(kind, detail)
-        except Exception:
+        except (Exception, SystemExit):  # not the end of the thread that sends
             self._log.errors += 1
 
     def _look(self, log, outbox):
         dropped = log.dropped
+        # Less than before: one was on its way, and has arrived all the same.
+        self._dropped = min(self._dropped, dropped)
         if dropped > self._dropped:
             n = dropped - self._dropped
             self._dropped = dropped
@@ -78,12 +80,15 @@ class Events:
             self._tell("rejected", number=seq, status=status, reason=reason)
         error = outbox.error and (outbox.error, outbox.blocked)
         if error != self._error:
-            self._error = error
+            before, self._error = self._error, error
             if error:
                 wait = outbox.wait_ms()
                 self._tell("error", error=error[0], blocked=error[1], next_try_ms=wait)
-            else:
+            elif outbox.sent > self._sent:
                 self._tell("recovered", error=None)
+            else:
+                self._error = before  # halved, set aside or expired: not delivered yet
+        self._sent = outbox.sent
         if self._pack and not outbox.pack:
             self._pack = None
             self._tell("plain")

@@ -47,6 +47,10 @@ class Log:
     # Set by opening.load().
     stream: str
     acked: int
+    # What is durably acknowledged: only that may be overwritten, or the newest number could be
+    # known nowhere, and be given out again.
+    _noted: int
+    _counted: int
     sending: int
     dropped: int
     generation: int
@@ -66,10 +70,6 @@ class Log:
 
         load(self, fs, max_bytes, slot_size)
         forget(__name__.replace(".log", ".opening"))
-        # What is durably acknowledged: only that may be overwritten, or the newest number could be
-        # known nowhere, and be given out again.
-        self._noted = self.acked
-        self._counted = self.dropped
         self.max_record = min(SEGMENT, self.limit) - OVERHEAD
         if not self.generation:
             self._move()  # the stream has its name before its first record

@@ -28,19 +28,23 @@ def settings(headers, attributes, data_key, numbers):
     Raises ValueError or TypeError for a bad argument.
     """
     timeout, upload_limit, max_bytes, interval = numbers
-    if not (
-        isinstance(data_key, str)
-        and timeout > 0
-        and upload_limit >= 1
-        and (max_bytes is None or max_bytes >= 4096)
-        and (interval is None or interval > 0)
+    for name, ok in (
+        ("data_key: a str", isinstance(data_key, str)),
+        ("timeout: seconds > 0", timeout > 0),
+        ("upload_limit: 1 or more", upload_limit >= 1),
+        ("max_bytes: 4096 or more", max_bytes is None or max_bytes >= 4096),
+        ("async_interval: seconds > 0", interval is None or interval > 0),
     ):
-        raise ValueError("bad data_key, timeout, limit or interval")
+        if not ok:
+            raise ValueError(name)
     fields = {"Content-Type": "application/json"}
     for name, value in (headers or {}).items():
         text = name + value
-        if min(text) < " " or max(text) > "~" or ":" in name or name.lower()[:8] in _RESERVED:
+        if min(text) < " " or max(text) > "~" or name.lower()[:8] in _RESERVED:
             raise ValueError("bad header")
+        for c in name:
+            if c in ' "(),/:;<=>?@[]{}' or c == chr(92):  # RFC 9110, 5.6.2: no token
+                raise ValueError("bad header")
         fields[name] = value
     # Text of its own: a dict that the caller changes later would change the bytes of a retry.
     rest = (attributes or {}).copy()
@@ -69,10 +73,13 @@ def _close(file):
 
 def _load(log, fs, max_bytes, slot_size, opened):
     _read_cursor(log, fs)
+    log._noted = log.acked
+    log._counted = log.dropped
     firsts = []
-    requeue = False
+    requeue = rejects = False
     for name, _ in fs.files():
         requeue = requeue or name == "requeue"
+        rejects = rejects or name[:8] == "rejected"
         digits = name[:-4]
         if digits.isdigit() and int(digits) and name == name_of(int(digits)):
             firsts.append(int(digits))
@@ -134,11 +141,16 @@ def _load(log, fs, max_bytes, slot_size, opened):
     log.stored = log.opened = max(last + passed, log.acked, log.sending)
     if not log.generation and firsts:
         log.acked = firsts[0] - 1
-    if requeue:
+    # One record alone was on its way: it may have been set aside, and not passed over.
+    alone = rejects and log.sending == log.acked + 1
+    if requeue or alone:
         from .rejects import Rejects
 
         try:
-            Rejects(log).resolve()
+            if alone:
+                Rejects(log).settle()
+            if requeue:
+                Rejects(log).resolve()
         except OSError:
             log.errors += 1  # the next requeue or open tries again
 

@@ -26,6 +26,8 @@ def check(
         raise ValueError("flush_every: 1 or more")
     if not (slot_size or 0) >= 0:
         raise ValueError("slot_size: bytes")
+    if verify is not True and verify is not False:  # None, 0 or a path is a mistake
+        raise ValueError("verify: True or False")
     for name, value in (("on_event", on_event), ("online", online), ("feed", feed)):
         if value is not None and not callable(value):
             raise ValueError(name + ": a callable")

@@ -29,8 +29,8 @@ def judge(outbox, status, headers, reason):
     Deal with the batch that got `status`; `reason` is the beginning of the answer's body.
 
     Returns (what to call the error, the milliseconds to wait at least beside the back-off); None
-    for these: go on at once. Raises OSError when a record could not be set aside; it stays where
-    it is then.
+    for these: go on at once, as nothing has failed. Raises OSError when a record could not be set
+    aside; it stays where it is then.
     """
     pause = 0
     if "retry-after" in headers:
@@ -63,18 +63,22 @@ def judge(outbox, status, headers, reason):
         # Another batch, under another key. Durable, so that a device which is restarted after each
         # try comes to an end, too.
         log.freeze((first + last - 1) // 2)
-        return error, None
+        return error, pause or None
     from .rejects import Rejects
 
-    body = b"".join(outbox.body(batch))  # dated and all, as the server has seen it
-    Rejects(log).add(first, status, reason, body[around[0] : -around[1]])
+    pieces = outbox.body(batch)  # dated and all, as the server has seen it
+    record = next(pieces)[around[0] :]
+    if next(pieces, None) is None:  # else the end came apart
+        record = record[: -around[1]]
+    pieces.close()
+    Rejects(log).add(first, status, reason, record)
     log.ack(first, last, 0)
     outbox.end = end
     outbox.refused += 1
     outbox.refusal = first, status, reason
     outbox.row += 1
     if outbox.row < _ROW:
-        return error, None
+        return error, pause or None
     outbox.blocked = True
     return error, pause
 

@@ -17,6 +17,7 @@ appended. What cannot be read there any more is appended again: rather twice tha
 """
 
 import json
+from binascii import crc32
 
 from .line import OVERHEAD, decode, encode
 from .ports import SEGMENT, const, dumps
@@ -24,8 +25,8 @@ from .ports import SEGMENT, const, dumps
 _TRIES = const(40)  # how often a file is tried, each time after a back-off, before it is given up
 
 
-def _line(seq, total, done, rest=b""):
-    return encode(seq, b'{"total":%d,"requeued":%d%s}' % (total, done, rest))
+def _line(seq, total, done):
+    return encode(seq, b'{"total":%d,"requeued":%d}' % (total, done))
 
 
 class Rejects:
@@ -34,6 +35,7 @@ class Rejects:
 
     Args:
         log: a `log.Log`.
+        count: False to look only, amid what others do: damage is not counted.
 
     Attributes: `total`, records ever set aside; `place`, that of the record which records() gave
     last.
@@ -41,7 +43,8 @@ class Rejects:
     All of it raises OSError when a file cannot be read or written.
     """
 
-    def __init__(self, log):
+    def __init__(self, log, count=True):
+        self._count = count
         self._log = log
         self._fs = log._fs
         # Of this life of the log. By file, how often it could not be read; "failed": a write was
@@ -71,8 +74,9 @@ class Rejects:
         self.total = files[1][0]
         # The same damage is met each time.
         log = self._log
-        log.damaged += max(0, bad - getattr(log, "_bad", 0))
-        log._bad = bad
+        if self._count:
+            log.damaged += max(0, bad - getattr(log, "_bad", 0))
+            log._bad = bad
 
     def _lines(self, name):
         """Yield (line, number, total, requeued, fields, record) of a file; total 0 is damage."""
@@ -137,13 +141,22 @@ class Rejects:
             self._write(b"")  # a program that was killed may not have synced it
             return
         reason = "".join([chr(c) if 31 < c < 127 else "?" for c in reason[:80]])
-        rest = b',"status":%d,"reason":%s,"record":%s' % (status, dumps(reason), payload)
-        line = _line(seq, total or self.total + 1, self._done, rest)
+        # encode()'s line, in pieces: whole it would be several copies of a long record, and one
+        # that a board cannot set aside holds up all others.
+        text = b'%d {"total":%d,"requeued":%d,"status":%d,"reason":%s,"record":' % (
+            seq,
+            total or self.total + 1,
+            self._done,
+            status,
+            dumps(reason),
+        )
+        check = crc32(b"}", crc32(payload, crc32(text)))
         size = self._files[1][3]
-        self._write(line, size and size + len(line) > min(SEGMENT, self._log.limit))
+        full = size + len(text) + len(payload) + 11 > min(SEGMENT, self._log.limit)
+        self._write(b"%08x %s" % (check, text), size and full, payload, b"}\n")
 
-    def _write(self, line, anew=False):
-        """Append a line to the file in use, or begin the other one `anew` with it."""
+    def _write(self, line, anew=False, *more):
+        """Append a line, or pieces of one, to the file in use, or begin the other one `anew`."""
         _, _, name, _, torn = self._files[1]
         if anew:
             name = self._files[0][2]
@@ -153,6 +166,8 @@ class Rejects:
         f = self._fs.open(name, "wb" if anew else "ab")
         try:
             f.write(line)
+            for piece in more:
+                f.write(piece)
             f.flush()
         except BaseException:
             self._life["failed"] = True
@@ -167,6 +182,18 @@ class Rejects:
         except OSError as e:
             if e.errno != 2:
                 self._log.errors += 1  # it says nothing any more
+
+    def settle(self):
+        """Pass over the next record if it is set aside already: the power was cut in between."""
+        log = self._log
+        reader = log.read(None)
+        head = next(reader, None)
+        reader.close()
+        last = None
+        for seq, _, _, payload in self.records():
+            last = seq, payload
+        if head and last == head:
+            log.acked = head[0]
 
     def resolve(self):
         """Find out how far a requeue came that did not end, and take note of it."""
@@ -244,7 +271,7 @@ def listed(log):
     """Return `POSTCache.rejected()` of a log: see there."""
     return [
         {"number": seq, "status": status, "reason": reason, "record": json.loads(record)}
-        for seq, status, reason, record in Rejects(log).records()
+        for seq, status, reason, record in Rejects(log, False).records()
     ]
 
 

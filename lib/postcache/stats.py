@@ -36,7 +36,7 @@ def collect(cache):
         if any(name[:8] == "rejected" for name, _ in files):
             from .rejects import Rejects
 
-            stats["rejected"] = Rejects(log).total
+            stats["rejected"] = Rejects(log, False).total
     except OSError:
         pass  # closed, or the disk is away: what is in RAM is still true
     if outbox:

@@ -602,6 +602,7 @@ class Http:
             # Not repeated here: it may hold a secret.
             raise ValueError("http_endpoint: an http:// or https:// URL in ASCII, or None")
         self._sock = self._peer = self._resolver = None
+        self._turn = 0  # the address to begin with
         self._tls = _trust(cafile, verify) if urlsplit(text).scheme == "https" else None
         self._feed = feed
 
@@ -657,7 +658,7 @@ class Http:
     def _connect(self, parts, limit):
         port = parts.port or (443 if parts.scheme == "https" else 80)
         failure = None
-        for family, kind, proto, _, address in self._resolve(parts.hostname, port, limit):
+        for family, kind, proto, _, address in self._addresses(parts.hostname, port, limit):
             sock = socket.socket(family, kind, proto)
             try:
                 self._reach(sock, address, limit)
@@ -675,10 +676,18 @@ class Http:
             except OSError as e:
                 sock.close()
                 failure = e
+                self._turn += 1
             except BaseException:
                 sock.close()
                 raise
         raise failure or OSError(113, "no address for the host")
+
+    def _addresses(self, host, port, limit):
+        # One that swallows everything takes the whole timeout: the next try begins behind those
+        # that have failed, or a host with a dead IPv6 address would never be reached.
+        found = self._resolve(host, port, limit)
+        turn = self._turn % max(1, len(found))
+        return found[turn:] + found[:turn]
 
     @staticmethod
     def _reach(sock, address, limit):
@@ -758,7 +767,7 @@ class Http:
                         connection.endheaders(bytes(pending))
                         started = True
                     pending = bytearray()
-        except (BrokenPipeError, ConnectionResetError) as e:
+        except (BrokenPipeError, ConnectionResetError, ssl.SSLEOFError) as e:
             failure = e  # a server may refuse before it has read everything: see what it said
         response = connection.getresponse()
         status = response.status

@@ -76,16 +76,21 @@ class Streams:
         # Not by open_connection(): while a resolver hangs, each try would take another thread of
         # the program's executor. This one leaves it at the deadline, and starts one at most.
         addresses = await asyncio.get_running_loop().run_in_executor(
-            None, http._resolve, host, parts.port or (443 if tls else 80), _Limit(timeout, None)
+            None, http._addresses, host, parts.port or (443 if tls else 80), _Limit(timeout, None)
         )
         failure = OSError(113, "no address for the host")
         for *_, address in addresses:
+            # Counted before: one that swallows everything is given up by the caller's deadline.
+            http._turn += 1
             try:
-                return await asyncio.open_connection(
+                connection = await asyncio.open_connection(
                     *address[:2], limit=CHUNK, ssl=tls, server_hostname=host if tls else None
                 )
             except OSError as e:
                 failure = e
+            else:
+                http._turn -= 1
+                return connection
         raise failure
 
 

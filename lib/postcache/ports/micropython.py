@@ -239,8 +239,7 @@ def Http(url, cafile=None, verify=True, feed=None):  # noqa: N802 - a class on C
     """
     from .answer import Answer  # noqa: F401 - loaded now, not amid an exchange
 
-    url = str(url)  # what is none has no scheme either
-    if url[:8] == "https://":
+    if str(url)[:8] == "https://":
         from .secure import Secure
 
         return Secure(url, feed, cafile, verify)
@@ -263,9 +262,10 @@ class Plain:
     _socket = None
 
     def __init__(self, url, feed):
-        if url[:7] != "http://" or "@" in url or min(url) <= " " or max(url) > "~":
-            # Not repeated here: it may hold a secret.
-            raise ValueError("bad URL")
+        from .wire import split
+
+        split(url)
+        forget(__name__.replace(".micropython", ".wire"))
         import requests  # frozen into the firmware of boards with a network
 
         self._lib = requests
