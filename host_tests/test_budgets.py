@@ -70,10 +70,10 @@ def heap(tmp_path_factory):
     return found
 
 
-def test_importing_takes_at_most_24_kb_of_heap_micropython(heap):
+def test_importing_takes_at_most_25_kb_of_heap_micropython(heap):
     # 64-bit unix port; about half on a 32-bit board. docs/design.md says why it is not 20.
     for numbers in heap.values():
-        assert numbers["import"] <= 24 * 1024
+        assert numbers["import"] <= 25 * 1024
 
 
 def test_a_plain_logger_loads_the_uplink_and_nothing_else_micropython(heap):

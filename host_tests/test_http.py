@@ -1,11 +1,16 @@
 """The ports' Http by itself, on real sockets, on both runtimes: what it returns, whom it feeds."""
 
+import asyncio
+import contextlib
 import json
+import socket
 
 import pytest
 
 from conftest import HERE, find_runtime
 from fake_server import Answer
+from postcache import POSTCache
+from postcache.ports import cpython
 
 
 def post(runtime, url, timeout="10", chunks=1, size=10):
@@ -125,3 +130,51 @@ def test_a_bad_url_is_refused_and_not_repeated(runtime, url):
     text = runtime.run("-c", code % url).stdout
     assert "http_endpoint" in text
     assert "geheim" not in text
+
+
+@pytest.fixture
+def black_hole():
+    """An address that answers no connection: the queue of its socket is full."""
+    with contextlib.ExitStack() as stack:
+        hole = stack.enter_context(socket.socket())
+        hole.bind(("127.0.0.1", 0))
+        hole.listen(0)
+        for _ in range(4):
+            filler = stack.enter_context(socket.socket())
+            filler.setblocking(False)
+            filler.connect_ex(hole.getsockname())
+        yield hole.getsockname()
+
+
+@pytest.mark.parametrize("way", ["flush", "run"])
+def test_a_host_whose_first_address_is_dead_is_reached(
+    way, server, black_hole, tmp_path, monkeypatch
+):
+    # Broken IPv6 before a working IPv4: the dead one takes the whole timeout of the first try.
+    good = ("127.0.0.1", server.port)
+    found = [
+        (socket.AF_INET, socket.SOCK_STREAM, 6, "", address) for address in (black_hole, good)
+    ]
+    monkeypatch.setattr(cpython.Http, "_resolve", lambda self, host, port, limit: found)
+    cache = POSTCache("http://two.example/", tmp_path / "log", timeout=0.5)
+    cache._sync = False  # only flush() and run() send
+    cache._outbox._next = 1 << 60
+    cache.add_request(1)
+    if way == "flush":
+        assert not cache.flush() and cache.flush()
+    else:
+        cache._outbox._next = 0
+
+        async def main():
+            task = asyncio.create_task(cache.run())
+            while len(cache):
+                await asyncio.sleep(0.01)
+                if cache.stats["retries"]:
+                    cache._outbox._next = 0  # no back-off
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+        asyncio.run(main())
+        assert cache.stats["retries"] == 1
+    assert server.receiver.lines == [1]
+    cache.close()

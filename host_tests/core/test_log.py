@@ -6,7 +6,7 @@ With the append journal, also on littlefs; test_slots.py is for the other one.
 
 import os
 
-from support import MICROPYTHON, Counting, folder, raises
+from support import MICROPYTHON, Counting, cut_off, folder, raises
 
 from postcache.line import encode
 from postcache.log import Log
@@ -621,7 +621,7 @@ def test_an_acknowledgement_on_a_full_disk_is_written_once_there_is_room():
     fs.put = put_if_there_is_room
     log.ack(1, 195, 0)
     assert log.errors == 1
-    log.close()
+    cut_off(log)
     log = open_log(path)
     assert numbers(log) == [196, 197, 198, 199, 200]
     log.close()

@@ -2,7 +2,7 @@
 
 import os
 
-from support import MICROPYTHON, Clock, Counting, Http, folder, raises
+from support import MICROPYTHON, Clock, Counting, Http, cut_off, folder, raises
 
 from postcache.client import POSTCache
 from postcache.line import encode
@@ -233,11 +233,11 @@ def test_acknowledged_records_do_not_come_back():
     add(log, *range(1, 121))
     log.ack(1, 115, 0)
     assert numbers(log) == [116, 117, 118, 119, 120]
-    log.close()
+    cut_off(log)
     log = open_log(path)
     assert numbers(log) == [116, 117, 118, 119, 120]
     log.ack(116, 120, 0)
-    log.close()
+    cut_off(log)
     log = open_log(path)
     assert numbers(log) == [] and segments(path) == []
     add(log, 121)  # numbers are not reused
@@ -867,7 +867,7 @@ def test_a_slot_is_not_used_again_before_the_cursor_says_on_flash_that_it_is_fre
     for _ in range(3):
         raises(OSError, log.append, [b"2"])
     log.journal._fs = log._fs = whole
-    log.close()
+    cut_off(log)
     log = open_log(path)
     assert log.stored >= 3
     log.close()

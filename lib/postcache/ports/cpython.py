@@ -677,6 +677,7 @@ class Http:
                 sock.close()
                 failure = e
                 self._turn += 1
+                limit.left()  # raises when the time is up: the next try has the next address
             except BaseException:
                 sock.close()
                 raise
