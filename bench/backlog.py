@@ -88,7 +88,7 @@ def _core(path, count, url, http, directory):
         headers["Postcache-First"] = first
         headers["Postcache-Last"] = last
         headers["Idempotency-Key"] = '"%s-%s-%s"' % (headers["Postcache-Stream"], first, last)
-        status, _ = http.post(url, headers, (body,), 10)
+        status, *_ = http.post(url, headers, (body,), 10)
         if status != 200:
             raise AssertionError("HTTP %d" % status)
         sent += len(lines)
