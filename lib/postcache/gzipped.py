@@ -6,18 +6,17 @@ MICROPY_PY_DEFLATE_COMPRESS. Without it bodies are sent as they are.
 """
 
 import io
-import sys
 
 from .ports import const
 
-if sys.implementation.name == "micropython":
-    zlib = None
+compressobj = deflate = None
+try:
+    from zlib import compressobj
+except ImportError:
     try:
         import deflate
     except ImportError:
-        deflate = None
-else:
-    import zlib
+        pass  # a build with neither
 
 # A window of 1 KiB: it is searched byte by byte, so a longer one costs time.
 _WBITS = const(10)
@@ -26,7 +25,7 @@ _PIECE = const(512)
 
 def available():
     """Return True if this runtime can compress."""
-    return bool(zlib or (deflate and hasattr(deflate.DeflateIO, "write")))
+    return bool(compressobj or (deflate and hasattr(deflate.DeflateIO, "write")))
 
 
 def stream(chunks):
@@ -39,8 +38,8 @@ def stream(chunks):
     The same chunks give the same bytes again: there is no time in them.
     """
     try:
-        if zlib:
-            packer = zlib.compressobj(wbits=31)
+        if compressobj:
+            packer = compressobj(wbits=31)
             for chunk in chunks:
                 data = packer.compress(chunk)
                 if data:
