@@ -1,43 +1,19 @@
 # Freezes postcache into a firmware: `include("path/to/postcache/manifest.py")` in the board's own
-# manifest. What only CPython uses (ports/cpython.py, the type hints) stays out.
+# manifest. The files are those of package.json: what only CPython uses stays out.
+
+import json
+
+with open("package.json") as _f:  # the freezer runs a manifest in the manifest's own folder
+    _mip = json.load(_f)
 
 metadata(
-    version="1.0.0.dev0",
+    version=_mip["version"],
     description="A power-cut-safe log that POSTs its records",
     license="MIT",
 )
-
 package(
     "postcache",
-    files=(
-        "__init__.py",
-        "ages.py",
-        "aio.py",
-        "client.py",
-        "events.py",
-        "gzipped.py",
-        "held.py",
-        "journal.py",
-        "line.py",
-        "log.py",
-        "opening.py",
-        "options.py",
-        "outbox.py",
-        "refused.py",
-        "rejects.py",
-        "retry.py",
-        "slots.py",
-        "stamps.py",
-        "stats.py",
-        "ports/__init__.py",
-        "ports/answer.py",
-        "ports/board.py",
-        "ports/epoch.py",
-        "ports/micropython.py",
-        "ports/micropython_streams.py",
-        "ports/secure.py",
-        "ports/wire.py",
-    ),
+    files=tuple(_target.split("/", 1)[1] for _target, _source in _mip["urls"]),
     base_path="lib",
     opt=3,
 )

@@ -4,11 +4,9 @@ Every module is compiled as it would be for a board (mpy-cross -O3, no native co
 that is thrown away. The uplink is what stays loaded in a program that logs and sends: the budget
 is for it. What is loaded only when it is needed (LATER) is shown below it: among that, what a log
 needs only while it is opened, and the slot journal, which a log on littlefs has on top.
-CPython's ports and the type hints (.pyi) never leave the host. What is measured has to be what is
-shipped, so the lists in package.json (mip) and manifest.py (freezing) are held against it.
+What never leaves the host (tools/release.py says which) is listed last.
 
-    python tools/size.py            a table; exit status 1 if the uplink is over its budget, or if
-                                    one of the lists names other files
+    python tools/size.py            a table; exit status 1 if the uplink is over its budget
     python tools/size.py --json     the same numbers for a program
 """
 
@@ -19,8 +17,9 @@ import sys
 import tempfile
 from pathlib import Path
 
+from release import host_only
+
 BUDGET = 12 * 1024  # bytes of .mpy; mqtt_as and microdot, the field's best known, take 10 to 11 KB
-HOST_ONLY = {"ports/cpython.py", "ports/cpython_streams.py"}
 # Module: who loads it. test_budgets.py checks that a plain logger loads none of them.
 LATER = {
     "slots.py": "loaded for a log on littlefs, and stays",
@@ -73,29 +72,6 @@ def measure(package):
     return rows
 
 
-def unlike(project, uplink):
-    """Return in words how package.json and manifest.py differ from `uplink`, a set of modules."""
-    listed = json.loads((project / "package.json").read_text(encoding="utf-8"))["urls"]
-    mip = {target for target, source in listed if source == f"lib/{target}"}
-    frozen = set()
-
-    def package(name, files, **_):
-        frozen.update(f"{name}/{file}" for file in files)
-
-    manifest = (project / "manifest.py").read_text(encoding="utf-8")
-    exec(manifest, {"metadata": lambda **_: None, "package": package})
-    wanted = {f"postcache/{name}" for name in uplink}
-    return [
-        f"{name} {verb} {', '.join(sorted(files))}"
-        for name, files_listed in (("package.json", mip), ("manifest.py", frozen))
-        for verb, files in (
-            ("lacks", wanted - files_listed),
-            ("lists what is not there:", files_listed - wanted),
-        )
-        if files
-    ]
-
-
 def main(arguments=None):
     """Run the command line; return the exit status."""
     parser = argparse.ArgumentParser(description="Show the .mpy size of postcache's modules.")
@@ -113,26 +89,21 @@ def main(arguments=None):
     if not rows:
         print(f"size: there are no modules in {options.package}.", file=sys.stderr)
         return 2
-    uplink = sum(size for name, _, size in rows if name not in HOST_ONLY and name not in LATER)
-    wrong = []
-    if options.package == PACKAGE:
-        wrong = unlike(PROJECT, {name for name, _, _ in rows if name not in HOST_ONLY})
+    uplink = sum(size for name, _, size in rows if not host_only(name) and name not in LATER)
     if options.json:
         modules = {name: {"lines": lines, "mpy": size} for name, lines, size in rows}
         print(json.dumps({"modules": modules, "uplink": uplink, "budget": BUDGET}, indent=2))
     else:
         _table(rows, uplink)
-    for sentence in wrong:
-        print(f"size: {sentence}", file=sys.stderr)
-    return 1 if uplink > BUDGET or wrong else 0
+    return 1 if uplink > BUDGET else 0
 
 
 def _table(rows, uplink):
     print(f"{'module':24} {'lines':>7} {'.mpy bytes':>11}")
     for group in ("uplink", "later", "host"):
         for name, lines, size in rows:
-            note = LATER.get(name, "host only" if name in HOST_ONLY else "")
-            if group == ("host" if name in HOST_ONLY else "later" if note else "uplink"):
+            note = LATER.get(name, "host only" if host_only(name) else "")
+            if group == ("host" if host_only(name) else "later" if note else "uplink"):
                 print(f"{name:24} {lines:7,} {size:11,}   {note}".rstrip())
         if group == "uplink":
             left = BUDGET - uplink
