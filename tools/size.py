@@ -4,7 +4,7 @@ Every module is compiled as it would be for a board (mpy-cross -O3, no native co
 that is thrown away. The uplink is what stays loaded in a program that logs and sends: the budget
 is for it. What is loaded only when it is needed (LATER) is shown below it: among that, what a log
 needs only while it is opened, and the slot journal, which a log on littlefs has on top.
-What never leaves the host (tools/release.py says which) is listed last.
+What never leaves the host (tools/release.py says what that is) is left out.
 
     python tools/size.py            a table; exit status 1 if the uplink is over its budget
     python tools/size.py --json     the same numbers for a program
@@ -47,7 +47,7 @@ PACKAGE = PROJECT / "lib" / "postcache"
 
 
 def measure(package):
-    """Return [(module, source lines, .mpy bytes)] of every .py file below the folder `package`.
+    """Return [(module, source lines, .mpy bytes)] of the .py files below `package` for boards.
 
     Raises RuntimeError with the compiler's own words if a module does not compile.
     """
@@ -58,6 +58,8 @@ def measure(package):
         output = Path(folder) / "module.mpy"
         for source in sorted(package.rglob("*.py")):
             name = source.relative_to(package).as_posix()
+            if host_only(name):
+                continue
             # -s: the name is stored in the .mpy; without it, the length of this checkout's path
             # would count.
             command = ["-O3", "-s", f"postcache/{name}", "-o", str(output), str(source)]
@@ -89,7 +91,7 @@ def main(arguments=None):
     if not rows:
         print(f"size: there are no modules in {options.package}.", file=sys.stderr)
         return 2
-    uplink = sum(size for name, _, size in rows if not host_only(name) and name not in LATER)
+    uplink = sum(size for name, _, size in rows if name not in LATER)
     if options.json:
         modules = {name: {"lines": lines, "mpy": size} for name, lines, size in rows}
         print(json.dumps({"modules": modules, "uplink": uplink, "budget": BUDGET}, indent=2))
@@ -100,10 +102,10 @@ def main(arguments=None):
 
 def _table(rows, uplink):
     print(f"{'module':24} {'lines':>7} {'.mpy bytes':>11}")
-    for group in ("uplink", "later", "host"):
+    for group in ("uplink", "later"):
         for name, lines, size in rows:
-            note = LATER.get(name, "host only" if host_only(name) else "")
-            if group == ("host" if host_only(name) else "later" if note else "uplink"):
+            note = LATER.get(name, "")
+            if group == ("later" if note else "uplink"):
                 print(f"{name:24} {lines:7,} {size:11,}   {note}".rstrip())
         if group == "uplink":
             left = BUDGET - uplink
