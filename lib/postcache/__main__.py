@@ -1,0 +1,8 @@
+"""python -m postcache"""
+
+import sys
+
+from .ext.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())
