@@ -479,6 +479,24 @@ def test_a_sleeper_with_a_broken_sensor_goes_back_to_sleep(board, server):
     assert len(arrived(server, board)) >= 6
 
 
+def test_a_sleeper_with_a_broken_sensor_sends_what_it_has(board, server):
+    board.load("main_sleep.py").settings["wakes_per_send"] = 1
+    board.world["link"] = 0
+    sleep_for(board, 3)
+    board.world.update(sensor=0, link=1)
+    sleep_for(board, 1)
+    assert len(server.receiver.records) == 3
+
+
+def test_a_reset_after_ctrl_c_in_the_sleep_is_not_taken_for_its_end(board):
+    board.load("main_sleep.py").settings["every"] = 600
+    sleep_for(board, 1)
+    assert board.boot((300, "stop")) == 3
+    board.world["cause"] = "reset"
+    sleep_for(board, 1)
+    assert "Switched on" in board.output
+
+
 def test_a_sleeper_loses_nothing_to_power_cuts_at_any_write(board, server):
     board.load("main_sleep.py").settings.update(every=60, wakes_per_send=4)
     rng = random.Random(7)
@@ -616,59 +634,15 @@ def test_a_newer_esp32_has_another_thermometer(tmp_path, server):
 
 # --- On the WebAssembly port ---
 
-# What the programs want of the hardware: a board without a link.
-ROM = {
-    "esp32.py": "def raw_temperature():\n    return 128\n",
-    "network.py": """
-STA_IF = 0
-def country(code):
-    pass
-hostname = country
-class WLAN:
-    def __init__(self, interface):
-        pass
-    def _no(self, *args):
-        return 0
-    active = connect = disconnect = isconnected = status = deinit = _no
-""",
-    "machine.py": """
-class ADC:
-    CORE_TEMP = 4
-    def __init__(self, channel):
-        pass
-    def read_u16(self):
-        return 14019
-class _Registers(dict):
-    def __getitem__(self, address):
-        return self.get(address, 0)
-mem32 = _Registers()
-def deepsleep(ms=0):
-    print("[asleep]")
-    raise SystemExit
-lightsleep = deepsleep
-""",
-}
-
-
-@pytest.fixture
-def rom(tmp_path):
-    """The firmware's modules of wasm_board.py, and ROM."""
-    folder = tmp_path / "rom"
-    shutil.copytree(HERE / "wasm_rom", folder)
-    for name, text in ROM.items():
-        path = folder / name
-        path.write_text((path.read_text() if path.exists() else "") + text)
-    return folder
-
 
 @pytest.mark.parametrize(
     ("kind", "program"),
     [("esp32", "main.py"), ("pico_w", "main_sleep.py"), ("pico_w", "main_asyncio.py")],
 )
-def test_each_program_starts_on_another_micropython(kind, program, rom):
+def test_each_program_starts_on_another_micropython(kind, program):
     wasm_board = pytest.importorskip("wasm_board")
     try:
-        board = wasm_board.Board(rom=rom, offline=not os.environ.get("CI"))
+        board = wasm_board.Board(offline=not os.environ.get("CI"))
     except wasm_board.get_runtimes.Unavailable as e:
         if os.environ.get("CI") or os.environ.get("POSTCACHE_REQUIRE_ALL"):
             raise

