@@ -27,6 +27,7 @@ def test_core(file, name, fs, tmp_path):
         pathlib.Path(HERE, "runner.py"),
         pathlib.Path(HERE, "core", file),
         name,
+        timeout=300,  # on POSIX its os.sync() waits for all that anybody writes
         POSTCACHE_TEST_FS=fs,
         POSTCACHE_TEST_DIR=str(tmp_path),
     )

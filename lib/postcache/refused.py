@@ -68,7 +68,7 @@ def judge(outbox, status, headers, reason):
 
     pieces = outbox.body(batch)  # dated and all, as the server has seen it
     record = next(pieces)[around[0] :]
-    if next(pieces, None) is None:  # else the end came apart
+    if not list(pieces):  # else the end came apart
         record = record[: -around[1]]
     pieces.close()
     Rejects(log).add(first, status, reason, record)

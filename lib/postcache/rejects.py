@@ -29,6 +29,13 @@ def _line(seq, total, done):
     return encode(seq, b'{"total":%d,"requeued":%d}' % (total, done))
 
 
+def _next(iterator):
+    """Return its next item, or None: next() takes no default before MicroPython 1.25."""
+    for item in iterator:
+        return item
+    return None
+
+
 class Rejects:
     """
     The records of a log that were set aside. One thread at a time may change them.
@@ -187,7 +194,7 @@ class Rejects:
         """Pass over the next record if it is set aside already: the power was cut in between."""
         log = self._log
         reader = log.read(None)
-        head = next(reader, None)
+        head = _next(reader)
         reader.close()
         last = None
         for seq, _, _, payload in self.records():
@@ -208,7 +215,7 @@ class Rejects:
         records = self.records()
         try:
             for _, _, _, payload in records:
-                if self.place > last or next(reader, None) != (first, payload):
+                if self.place > last or _next(reader) != (first, payload):
                     break
                 first += 1
                 done = self.place

@@ -388,8 +388,11 @@ def _parser():
 
 def main(argv=None):
     """Run the command line `argv`, a list of str; return its exit code."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:  # >&-
+            setattr(sys, name, open(os.open(os.devnull, os.O_WRONLY), "w", closefd=False))
+        elif isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # half a surrogate pair is valid JSON
     try:
         args = _parser().parse_args(argv)

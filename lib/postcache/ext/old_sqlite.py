@@ -169,17 +169,28 @@ def _payload(value):
 
 
 class _Digest:
-    """A hash over the rows from the first on: what is known again by it was taken over."""
+    """
+    A hash over the rows from the first on: what is known again by it was taken over.
+
+    Its last digits, `row`, are a hash of the last row alone: where that one is at its old place
+    without those before it, the database has changed, whatever its name is now.
+    """
 
     def __init__(self):
         self._hash = hashlib.sha256()
+        self._row = b""
 
     def add(self, rowid, value):
         value = b"\0" if value is None else value
-        self._hash.update(b"%d %d %s" % (rowid, len(value), value))
+        self._row = b"%d %d %s" % (rowid, len(value), value)
+        self._hash.update(self._row)
+
+    @property
+    def row(self):
+        return hashlib.sha256(self._row).hexdigest()[:16]
 
     def __str__(self):
-        return self._hash.copy().hexdigest()[:32]
+        return self._hash.hexdigest()[:32] + self.row
 
 
 class Marks:
@@ -279,6 +290,7 @@ class _Plan:
         self.left_rows = []
         sources = [] if anew else marks.sources
         digest = _Digest()
+        changed = None
         for rowid, value in source.rows():
             self.total += 1
             digest.add(rowid, value)
@@ -290,18 +302,22 @@ class _Plan:
                 if len(self.left_rows) < _LISTED:
                     self.left_rows.append({"rowid": rowid, "why": str(e)})
             for i, (_, _, rows, last, known) in enumerate(sources):
-                if rows == self.total and last == rowid and known == str(digest):
+                if last == rowid and rows == self.total and known == str(digest):
                     self.known = i
                     self.before = rows
                     self.new = self.bytes = 0
+                elif last == rowid and known.endswith(digest.row):
+                    changed = rows
         if self.known is None:
             for path, inode, rows, _, _ in sources:
                 if rows and (source.path == path or source.inode == inode):
-                    raise Problem(
-                        "%s has changed since %d of its rows were taken over: those are not its "
-                        "first rows any more. Stop the old program; --anew takes all that is in "
-                        "it now." % (source.name, rows)
-                    )
+                    changed = rows
+            if changed:
+                raise Problem(
+                    "%s has changed since %d of its rows were taken over: those are not its first "
+                    "rows any more. Stop the old program; --anew takes all that is in it now."
+                    % (source.name, changed)
+                )
 
 
 def take_over(database, path, anew=False, dry_run=False):

@@ -41,7 +41,8 @@ class Answer:
         """
         self._more = data
         self.rest += data
-        next(self._steps, None)
+        for _ in self._steps:  # next() takes no default before MicroPython 1.25
+            break
         return self._whole
 
     def _line(self):
