@@ -292,6 +292,28 @@ def test_the_clock_is_set_again_once_a_day(board):
     assert board.output.count("NTP: 2025-11-21") == 4
 
 
+OFFLINE = """
+import clock, time, world
+
+class Ticks:  # as on a board, where they go round after 12 days
+    ticks_ms = staticmethod(lambda: world.now & 0x3FFFFFFF)
+    ticks_diff = staticmethod(lambda a, b: ((a - b + (1 << 29)) & 0x3FFFFFFF) - (1 << 29))
+    gmtime = time.gmtime
+
+clock.time = Ticks
+c = clock.Clock("pool.ntp.org")
+for _ in range(8):
+    assert not c.poll(False)
+    world.spend(86400000)
+assert c.poll(True)
+"""
+
+
+def test_the_clock_is_set_also_after_a_week_without_a_link(board):
+    board.main.write_text(OFFLINE)
+    assert board.boot() == 0
+
+
 HANG = """
 def read():
     import time, world
@@ -326,7 +348,7 @@ def test_the_watchdog_is_fed_while_an_exchange_waits(program, board, server):
     server.default = Answer.hang()
     board.load(program)
     board.boot((28, "stop"), **IMPATIENT)
-    assert server.request_count == 1 or program != "main_sleep.py"
+    server.wait_for(1)  # on a busy machine it hears of it when the board has given up
     assert "BITES" not in board.output and "stored 1" in board.output
 
 
@@ -523,7 +545,7 @@ def test_the_light_goes_on_blinking_while_the_server_hangs(board, server):
     board.load("main_asyncio.py").run(90, **IMPATIENT)
     blinks = board.at("led [01]")
     gaps = [b - a for a, b in zip(blinks, blinks[1:])]
-    assert server.request_count >= 2
+    server.wait_for(2)
     assert len(blinks) > 120
     # The radio's start is the longest thing that holds up the loop.
     assert sorted(gaps)[-3] <= 0.6 and max(gaps) <= 1
@@ -578,6 +600,7 @@ def test_settings_that_cannot_be_read_cost_no_reading(text, board):
         {"headers": {"X": ["hidden"]}},
         {"headers": ["hidden"]},
         {"cache": ["/hidden"]},
+        {"cache": "/settings.json"},
         {"every": 0},
         {"every": "10"},
         {"every": 1e9},

@@ -281,6 +281,8 @@ def test_follow_misses_nothing_and_repeats_nothing(slot_size, folder):
         stderr=subprocess.PIPE,
         text=True,
     )
+    deadline = threading.Timer(60, process.kill)  # readline() has none
+    deadline.start()
     with process:
         try:
             rows = [json.loads(process.stdout.readline()) for _ in range(2)]
@@ -295,6 +297,7 @@ def test_follow_misses_nothing_and_repeats_nothing(slot_size, folder):
             assert process.stderr.read() == ""
             assert process.wait(60) == 130
         finally:
+            deadline.cancel()
             process.kill()
     assert [row["number"] for row in rows] == list(range(4, 301))
     assert [row["record"]["n"] for row in rows] == list(range(4, 301))
@@ -756,6 +759,15 @@ def test_a_closed_pipe_is_no_error(folder):
             process.stdout.close()
             assert process.stderr.read() == b""
             assert process.wait(60) == 0
+
+
+@pytest.mark.parametrize("closed", [1, 2])
+def test_a_stream_that_is_closed_from_the_start_is_no_error(closed, folder):
+    POSTCache(None, folder).close()
+    if closed == 2:
+        folder = folder / "nowhere"
+    done = run("tail", "--json", folder, preexec_fn=lambda: os.close(closed))
+    assert (done.returncode, done.stdout, done.stderr) == (0 if closed == 1 else 2, "", "")
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="a Linux device")

@@ -216,8 +216,11 @@ def test_a_copy_elsewhere_is_known_again_and_another_database_is_another(tmp_pat
     assert len(records(folder)) == 15
 
 
-def test_a_database_that_lost_rows_meanwhile_is_a_question(old, folder):
+@pytest.mark.parametrize("copied", [False, True])
+def test_a_database_that_lost_rows_meanwhile_is_a_question(copied, old, folder, tmp_path):
     imported(old, folder)
+    if copied:
+        old = shutil.copy(old, tmp_path / "copy.db")
     with contextlib.closing(sqlite3.connect(old)) as db, db:
         db.execute("DELETE FROM postcache WHERE rowid <= 5")
     before = photograph(folder)
@@ -332,7 +335,8 @@ DAMAGED = (
 )
 BAD = {
     "missing": (lambda path: None, "OLD: there is no such file."),
-    "a folder": (lambda path: path.mkdir(), "OLD cannot be read: Is a directory."),
+    "a folder": (lambda path: path.mkdir(), "OLD is no file."),
+    "a pipe": (os.mkfifo, "OLD is no file."),
     "empty": (lambda path: path.write_bytes(b""), NO_TABLE),
     "no database": (lambda path: path.write_text("{}" * 100), "OLD is no SQLite database."),
     "a head only": (

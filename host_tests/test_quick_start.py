@@ -15,8 +15,8 @@ ROOT = HERE.parent
 MADE_OF = ["Makefile", "requirements-dev.txt", "package.json", "lib", "boards", "tools"]
 
 
-@pytest.mark.parametrize("kind", ["pico_w", "esp32"])
-def test_make_deploy_on_micropython(kind, tmp_path):
+@pytest.mark.parametrize(("kind", "version"), [("pico_w", "1.24.0"), ("esp32", "1.29.0-6")])
+def test_make_deploy_on_micropython(kind, version, tmp_path):
     import wasm_board
 
     if not shutil.which("make"):
@@ -30,7 +30,7 @@ def test_make_deploy_on_micropython(kind, tmp_path):
             shutil.copy(ROOT / name, tmp_path)
     venv = pathlib.Path(sys.prefix)
     try:
-        board = wasm_board.Board(offline=not os.environ.get("CI"))
+        board = wasm_board.Board(version, offline=not os.environ.get("CI"))
     except wasm_board.get_runtimes.Unavailable as e:
         if os.environ.get("CI") or os.environ.get("POSTCACHE_REQUIRE_ALL"):
             raise

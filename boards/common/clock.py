@@ -31,9 +31,12 @@ class Clock:
         server's name, which nothing can interrupt.
         """
         now = time.ticks_ms()
-        if not self._host or not online or time.ticks_diff(now, self._since) < self._wait:
+        if not self._host or time.ticks_diff(now, self._since) < self._wait:
             return False
         self._since = now
+        if not online:
+            self._wait = 0  # due from now on: past six days ticks_diff() would say the contrary
+            return False
         try:
             import ntptime
 

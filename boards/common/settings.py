@@ -65,7 +65,8 @@ def open_cache(config, **options):
     """
     Return the POSTCache of these settings; `options` are further arguments of it.
 
-    With an endpoint, headers or a certificate that are no good it stores only.
+    With an endpoint, headers or a certificate that are no good it stores only; with a folder that
+    is none, in the default one.
     """
     from postcache import POSTCache
 
@@ -83,6 +84,8 @@ def open_cache(config, **options):
             **options,
         )
     except (OSError, TypeError, ValueError) as e:
-        cache = POSTCache(None, config["cache"], timestamp_key=stamp)
         print("settings.json: %s; readings are kept on flash until that is mended" % e)
-        return cache
+    try:
+        return POSTCache(None, config["cache"], timestamp_key=stamp)
+    except (OSError, ValueError):  # a file is in the way, or a card is not there
+        return POSTCache(None, DEFAULTS["cache"], timestamp_key=stamp)

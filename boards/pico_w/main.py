@@ -38,7 +38,7 @@ def main():
             if late >= 0:
                 due = time.ticks_add(now if late > period else due, period)
                 reading = read()
-                if failed:
+                if failed and isinstance(reading, dict):
                     reading["failed"] = failed
                 number = cache.add_request(reading)  # on flash when this returns
                 print("stored %d, %d waiting" % (number, len(cache)))

@@ -26,7 +26,7 @@ async def readings(cache):
     while True:
         try:
             reading = read()
-            if failed:
+            if failed and isinstance(reading, dict):
                 reading["failed"] = failed
             number = cache.add_request(reading)  # on flash when this returns
             print("stored %d, %d waiting" % (number, len(cache)))

@@ -12,10 +12,10 @@ import json
 import logging
 import os
 import pathlib
+import queue
 import signal
 import socket
 import sys
-import threading
 import time
 
 from postcache import POSTCache
@@ -55,11 +55,12 @@ class Systemd:
         micros = os.environ.get("WATCHDOG_USEC", "")
         self.period = int(micros) / 2e6 if micros.isdigit() and int(micros) else float("inf")
 
-    def tell(self, *lines):
+    def tell(self, *lines, patience=0):
+        """Send `lines`; where systemd is busy for more than `patience` seconds, give it up."""
         if self._address:
             try:
                 with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify:
-                    notify.setblocking(False)
+                    notify.settimeout(patience)
                     notify.sendto("\n".join(lines).encode(), self._address)
             except OSError:
                 pass  # it is busy: the next one will do
@@ -163,7 +164,7 @@ class Logger:
             except Exception:
                 stored = True  # nothing that it could not store
                 raise
-            if self._failed:
+            if self._failed and isinstance(reading, dict):
                 reading["failed"] = self._failed
             self._cache.add_request(reading)  # on disk when this returns
             stored = True
@@ -179,10 +180,10 @@ class Logger:
         return stored
 
     def run(self, every, stop):
-        """Go on until `stop`, a threading.Event, is set."""
+        """Go on until there is something in `stop`, a queue.SimpleQueue."""
         due = time.monotonic()
         well = True
-        while not stop.is_set():
+        while True:
             if time.monotonic() >= due:
                 due = max(due + every, time.monotonic())
                 well = self.step()
@@ -191,15 +192,19 @@ class Logger:
             if stats["blocked"]:
                 state += ", and a person must mend that"
             status = "STATUS=%d waiting; %s" % (stats["waiting"], self._failure or state)
-            self._systemd.tell(status, *(["WATCHDOG=1"] if well else []))
-            stop.wait(max(0, min(due - time.monotonic(), self._systemd.period)))
+            self._systemd.tell(" ".join(status.split()), *(["WATCHDOG=1"] if well else []))
+            try:
+                stop.get(timeout=max(0, min(due - time.monotonic(), self._systemd.period)))
+                return
+            except queue.Empty:
+                pass
 
 
 def main(argv):
     set_up_logging()
-    stop = threading.Event()
+    stop = queue.SimpleQueue()  # an Event's set() can lock up in a handler
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
+        signal.signal(number, lambda number, frame: stop.put(number))
     systemd = Systemd()
     config = load_settings(argv)
     try:
@@ -208,9 +213,9 @@ def main(argv):
         log.error("the log cannot be opened: %s", e)
         return 1
     log.info("%s: %d readings wait in %s", config["device"], len(cache), config["cache"])
-    systemd.tell("READY=1")
+    systemd.tell("READY=1", patience=5)  # this one has no next one
     Logger(cache, systemd).run(config["every"], stop)
-    systemd.tell("STOPPING=1")
+    systemd.tell("STOPPING=1", patience=5)
     cache.close()  # delivers what waits if the server is well
     log.info("stopped; %d readings wait", len(cache))
     return 0

@@ -21,6 +21,7 @@ import json
 import os
 import shutil
 import sqlite3
+import stat
 import tempfile
 import urllib.parse
 
@@ -53,6 +54,8 @@ class Source:
 
     def __enter__(self):
         try:
+            if not stat.S_ISREG(os.stat(self.path).st_mode):
+                raise Problem("%s is no file." % self.name)  # a pipe would block
             with open(self.path, "rb") as f:
                 head = f.read(100)
                 self.inode = os.fstat(f.fileno()).st_ino
