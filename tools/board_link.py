@@ -105,6 +105,11 @@ except Exception:
     pass
 """
 
+_GARBLED = (
+    "What the board says is garbled: another program may use its port too, or the cable is bad. "
+    "Close that, and run the same command again."
+)
+
 # The pause lets the answer out before the port goes away.
 _RESET = "import time, machine\ntime.sleep_ms(100)\nmachine.reset()"
 
@@ -114,7 +119,11 @@ class Trouble(Exception):
 
 
 class BoardError(Trouble):
-    """The board raised an exception; `errno` is an OSError's number, else None."""
+    """
+    The board raised an exception.
+
+    Attributes: `errno`, an OSError's number, else None; `what`, the sentence without advice.
+    """
 
     def __init__(self, text):
         last = (text.strip().splitlines() or [""])[-1]
@@ -127,12 +136,14 @@ class BoardError(Trouble):
             with contextlib.suppress(ValueError):
                 name = f"OSError {self.errno} ({os.strerror(self.errno)})"
         if name == "MemoryError":
-            super().__init__(
-                "The board has too little memory free; press its reset button and run the same "
-                "command again."
-            )
+            self.what = "The board has too little memory free."
+            more = "If that does not help, its boot.py takes too much."
         else:
-            super().__init__(f"The board stopped with {name}.")
+            self.what = f"The board stopped with {name}."
+            more = "If it says so again, the cable or the flash may be bad."
+        super().__init__(
+            f"{self.what} Press its reset button and run the same command again. {more}"
+        )
 
 
 def find_port(board):
@@ -226,7 +237,7 @@ class Link(SerialTransport):
         self.wait = wait
         self.say = say
         self.entered = False
-        self._waited = self._opened = False
+        self._heard = self._waited = self._opened = False
         self._open()
 
     def _patience(self, pause=OPENING):
@@ -285,26 +296,38 @@ class Link(SerialTransport):
         self, min_num_bytes, ending, timeout=10, data_consumer=None, timeout_overall=None
     ):
         # mpremote's own looks every 10 ms, which is most of the time of a short command, and
-        # copies all that it has for each byte.
+        # copies all that it has for each byte; and it has no end while something comes.
         data = bytearray()
         begin = last = time.monotonic()
-        quiet = timeout_overall or QUIET
         while not data.endswith(ending):
-            if self.is_pty or self.serial.in_waiting:
-                byte = self.serial.read(1)
-                if byte:
-                    if data_consumer:
-                        data_consumer(byte)
-                        data[:] = byte
-                    else:
-                        data += byte
-                    last = time.monotonic()
-                    continue
+            byte = self.serial.read(1) if self.is_pty or self.serial.in_waiting else b""
             now = time.monotonic()
-            if now >= last + quiet or (timeout_overall and now >= begin + timeout_overall):
+            if byte:
+                data += byte
+                last = now
+                self._heard = True
+            elif now >= last + QUIET:
                 break
-            time.sleep(0.001)
+            if timeout_overall and now >= begin + timeout_overall:
+                break
+            if not byte:
+                time.sleep(0.001)
         return bytes(data)
+
+    def enter_raw_repl(self, soft_reset=True, timeout_overall=QUIET):
+        # mpremote's own prints what it did not expect, and has no end while something comes.
+        self.serial.write(b"\r\x03")
+        end = time.monotonic() + NUDGE
+        while self.serial.in_waiting and time.monotonic() < end:
+            self.serial.read(self.serial.in_waiting)
+        self.serial.write(b"\r\x01")
+        banner = b"raw REPL; CTRL-B to exit\r\n"
+        steps = [(banner + b">", b"\x04"), (b"soft reboot\r\n", b"")] if soft_reset else []
+        for ending, answer in (*steps, (banner, b"")):
+            if not self.read_until(1, ending, timeout_overall=timeout_overall).endswith(ending):
+                raise TransportError("no raw REPL")
+            self.serial.write(answer)
+        self.in_raw_repl = True
 
     # --- Getting in ---
 
@@ -314,19 +337,14 @@ class Link(SerialTransport):
 
         Until `end` it is tried again and again: a board that wakes up for a moment is stopped.
         """
-        heard = False
         tries = 0
         while True:
             tries += 1
             try:
                 if not self.serial.is_open:
                     self._open()
-                with contextlib.redirect_stdout(io.StringIO()) as said:  # it prints what it heard
-                    try:
-                        heard = self._nudge() or heard
-                        self.enter_raw_repl(soft_reset=False, timeout_overall=ANSWER)
-                    finally:
-                        heard = heard or len(said.getvalue()) > len("b''\n")
+                self._nudge()
+                self.enter_raw_repl(soft_reset=False, timeout_overall=ANSWER)
                 if tries > 1:
                     self._settle()
                 break
@@ -337,7 +355,7 @@ class Link(SerialTransport):
                 if "://" in self.port:
                     raise Trouble(_cannot_open(self.port, error)[0]) from None
             if not self._patience(0):
-                if heard:
+                if self._heard:
                     raise Trouble(
                         f"What is on {self.port} does not stop for Ctrl-C, or is not MicroPython: "
                         "press its reset button and run the same command again; if that does not "
@@ -359,28 +377,24 @@ class Link(SerialTransport):
             self._soft_reset()
 
     def _nudge(self):
-        """Press Ctrl-C, and Ctrl-B for a raw REPL, until a prompt comes; False for silence."""
+        """Press Ctrl-C, and Ctrl-B for a raw REPL, until a prompt comes, or for a while."""
         end = time.monotonic() + ANSWER
-        heard = False
         while time.monotonic() < end:
             self.serial.write(b"\r\x03\x02")
-            data = self.read_until(1, b">>> ", timeout_overall=NUDGE)
-            heard = heard or bool(data)
-            if data.endswith(b">>> "):
+            if self.read_until(1, b">>> ", timeout_overall=NUDGE).endswith(b">>> "):
                 break
-        return heard
 
     def _settle(self):
         """Answers to earlier tries may still come: let them, and begin anew."""
-        while self.read_until(1, b"\n", timeout_overall=0.3):
+        end = time.monotonic() + QUIET  # a thread of the program's may go on printing
+        while self.read_until(1, b"\n", timeout_overall=0.3) and time.monotonic() < end:
             pass
-        self.enter_raw_repl(soft_reset=False, timeout_overall=QUIET)
+        self.enter_raw_repl(soft_reset=False)
 
     def _soft_reset(self):
         """Give up the program's memory, timers and threads; boot.py runs."""
         try:
-            with contextlib.redirect_stdout(io.StringIO()):
-                self.enter_raw_repl(soft_reset=True, timeout_overall=QUIET)
+            self.enter_raw_repl()
         except TransportError:
             # A boot.py that does not end: without it, then.
             try:
@@ -403,22 +417,20 @@ class Link(SerialTransport):
     def run(self, code):
         """Run `code` on the board; return the values that it told, see on_board.py."""
         try:
-            out, err = self.exec_raw(code, timeout=QUIET)
+            with contextlib.redirect_stdout(io.StringIO()):  # it may print what it heard
+                out, err = self.exec_raw(code)
         except (TransportError, OSError, struct.error):
             self._gone()
         if err:
             raise BoardError(err.decode("utf-8", "replace"))
         try:
             return [
-                ast.literal_eval(line[1:].decode())
+                ast.literal_eval(line.partition(b"\x1e")[2].decode())
                 for line in out.splitlines()
-                if line[:1] == b"\x1e"
+                if b"\x1e" in line  # after what a timer of the program's prints, perhaps
             ]
         except (ValueError, SyntaxError):
-            raise Trouble(
-                "What the board says is garbled: another program may use its port too, or the "
-                "cable is bad. Close that, and run the same command again."
-            ) from None
+            raise Trouble(_GARBLED) from None
 
     def call(self, function, *arguments):
         """Call a function of on_board.py; return the values that it told."""
@@ -426,13 +438,19 @@ class Link(SerialTransport):
         beat = _BEAT if self._watched else ""
         return self.run(f"{beat}{function}({text})")
 
+    def ask(self, function, *arguments):
+        """Call a function of on_board.py that tells one value; return that."""
+        told = self.call(function, *arguments)
+        if len(told) != 1:
+            raise Trouble(_GARBLED)
+        return told[0]
+
     # --- Getting out ---
 
     def restart(self):
         """Reset the board, so that its main.py runs."""
         try:
             self.exec_raw_no_follow(_RESET)
-            self.serial.flush()
         except (TransportError, OSError, struct.error):
             self._gone()
         self.entered = False
@@ -445,8 +463,7 @@ class Link(SerialTransport):
         try:
             self.serial.write_timeout = ANSWER
             self.serial.write(b"\r\x03\x03")
-            with contextlib.redirect_stdout(io.StringIO()):
-                self.enter_raw_repl(soft_reset=False, timeout_overall=ANSWER)
+            self.enter_raw_repl(soft_reset=False, timeout_overall=ANSWER)
             # Ctrl-B and Ctrl-D, a soft reset, for what has no `machine`.
             self.exec_raw_no_follow(_RESET)
             data = self.read_until(1, b"\x04", timeout_overall=ANSWER)
@@ -459,17 +476,19 @@ class Link(SerialTransport):
 
     def watch(self, write):
         """Give what the board prints to `write`, bytes, until Ctrl-C."""
-        self.serial.timeout = NUDGE
         while True:
+            data = b""
             try:
+                if self.serial.timeout != NUDGE:
+                    self.serial.timeout = NUDGE
                 data = self.serial.read(1)
-                if data:
-                    waiting = self.serial.in_waiting
-                    write(data + (self.serial.read(waiting) if waiting else b""))
+                if data and self.serial.in_waiting:
+                    data += self.serial.read(self.serial.in_waiting)
             except OSError:
                 self.close()
                 self.end = time.monotonic() + 2 * NEVER
                 self._waited = False
                 time.sleep(NUDGE)
                 self._open()
-                self.serial.timeout = NUDGE
+            if data:
+                write(data)

@@ -9,7 +9,10 @@ from board_link import Trouble
 from board_plan import line, say, sha
 
 # The names that a log's files have; see docs/format.md.
-_FILE = re.compile(r"(cursor-[ab]|\d{10,}\.log|rejected(-2)?\.log|requeue|lock|\+[0-3]/\d{1,2})\Z")
+_FILE = re.compile(
+    r"((cursor|clock|import)-[ab]|import-\d+\.part|\d{10,}\.log|rejected(-2)?\.log|requeue|lock"
+    r"|\+[0-3]/\d{1,2})\Z"
+)
 _SAFE = re.compile(r"[A-Za-z0-9+_-][A-Za-z0-9+._-]*\Z")  # a name that any host may be given
 
 

@@ -134,7 +134,8 @@ def shown(path):
 
 
 def _is_text(value):
-    return isinstance(value, str)
+    # Half a character, "\\ud800", is nothing that could be sent.
+    return isinstance(value, str) and not re.search("[\ud800-\udfff]", value)
 
 
 def _is_number(value):
@@ -159,7 +160,7 @@ _SETTINGS = {
     "device": (_is_text, 'a text, or "" for the chip\'s own number'),
     "endpoint": (_is_url, "an http:// or https:// URL, or null"),
     "headers": (
-        lambda v: isinstance(v, dict) and all(map(_is_text, v.values())),
+        lambda v: isinstance(v, dict) and all(map(_is_text, [*v, *v.values()])),
         'an object of texts, {"Authorization": "..."}',
     ),
     "cafile": (
@@ -210,7 +211,7 @@ def read_settings(path, known):
         raise Trouble(
             f"{shown(path)}, line {error.lineno}, column {error.colno}, is no JSON: {error.msg}."
         ) from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise Trouble(f"{shown(path)}: {error}.") from None
     except OSError as error:
         raise Trouble(f"{shown(path)} cannot be read ({error.strerror}).") from None
@@ -226,6 +227,12 @@ def read_settings(path, known):
     return found
 
 
+def example(board):
+    """Return the settings that nobody has filled in, a dict."""
+    path = BOARDS / board / "settings.example.json"
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
 def settings(board, given, ask, dry):
     """
     Return the settings of a board, a dict.
@@ -239,13 +246,12 @@ def settings(board, given, ask, dry):
 
     Raises Usage and Trouble.
     """
-    example = BOARDS / board / "settings.example.json"
-    known = list(json.loads(example.read_text(encoding="utf-8")))
-    path = Path(given) if given else example.with_name("settings.json")
+    known = list(example(board))
+    path = Path(given) if given else BOARDS / board / "settings.json"
     missing = not path.exists()
     if given and missing:
         raise Usage(f"There is no file {given}.")
-    found = read_settings(example if missing else path, known)
+    found = example(board) if missing else read_settings(path, known)
     asked = _ask(found) if ask else {}
     if (missing or asked) and not dry:
         found.update(asked)
@@ -263,7 +269,7 @@ def _ask(found):
             continue
         check, meaning = _SETTINGS[name]
         while True:
-            answer = (getpass.getpass if secret else input)(question + ": ").strip()
+            answer = getpass.getpass(question + ": ") if secret else input(question + ": ").strip()
             if check(answer):
                 break
             say(f"That is not {meaning}.")
@@ -274,6 +280,7 @@ def _ask(found):
 
 def _write(path, found):
     """Write settings, for their owner alone to read; the file is the old one or the new one."""
+    path = path.resolve()  # a link stays one
     part = path.with_name(path.name + ".part")
     try:
         part.unlink(missing_ok=True)

