@@ -37,6 +37,7 @@ import time
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "host_tests"))
 
 import get_runtimes  # beside this file
+import screens
 from fake_server import FakeServer  # pyright: ignore[reportMissingImports]
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
@@ -385,7 +386,7 @@ class Demo:
         before = self.stored
         waiting = self.waiting
         self._launch(logger.next)
-        self._event("kill", text)
+        self._event("cut", text)
         self._wait(lambda: self.stored > before, "the logger did not come back")
         self._event("plain", f"logger back, it found {waiting} readings on its disk")
 
@@ -456,112 +457,48 @@ def describe(reading):
     return "   ".join([f"#{reading['n']:<4} {clock}", *parts])
 
 
-class PlainScreen:
-    """Lines for a log file: one for each event, and a status line a second."""
+class Plain(screens.PlainScreen):
+    """Lines for a log file."""
 
-    def __init__(self):
-        self._next = 1
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        pass
-
-    def event(self, demo, event):
-        """Print what happened."""
-        print("%5.1f s  %s" % (event[0], event[2]), flush=True)
-
-    def result(self, lines, good):
-        """Print the verdict."""
-        print("\n".join(lines), flush=True)
-
-    def tick(self, demo):
-        """Print how things are, if it is time."""
-        if demo.elapsed >= self._next:
-            self._next = int(demo.elapsed) + 1
-            print(
-                "%5.1f s    stored %4d   on disk only %4d   arrived %4d   server %s"
-                % (
-                    demo.elapsed,
-                    demo.stored,
-                    demo.waiting,
-                    demo.arrived,
-                    "up" if demo.is_up else "down",
-                ),
-                flush=True,
-            )
+    def status(self, story):
+        """Return how things are, in a line."""
+        return "stored %4d   on disk only %4d   arrived %4d   server %s" % (
+            story.stored,
+            story.waiting,
+            story.arrived,
+            "up" if story.is_up else "down",
+        )
 
 
-# The sixteen colours only: those the user's own theme has made legible.
-_STYLES = {"good": "green", "bad": "red", "kill": "bold magenta", "plain": "default"}
-_MARKS = {"good": "●", "bad": "○", "kill": "✗", "plain": "·"}
+class Live(screens.LiveScreen):
+    """A panel with a chart of what waits."""
 
+    SUBTITLE = "once add_request has returned, a reading survives the kill"
 
-class LiveScreen(PlainScreen):
-    """A panel that is drawn anew ten times a second; its last state stays on the terminal."""
+    def title(self, story):
+        """Return what the panel is headed with, in rich's markup."""
+        return f"[bold]postcache[/bold] on {story.runtime}, {story.elapsed:.1f} s"
 
-    def __init__(self, console):
-        from rich.live import Live
-
-        self._console = console
-        self._live = Live(console=console, auto_refresh=False)
-
-    def __enter__(self):
-        self._live.__enter__()
-        return self
-
-    def __exit__(self, *args):
-        self._live.__exit__(*args)
-
-    def event(self, demo, event):
-        """Show what happened."""
-        self.tick(demo)
-
-    def tick(self, demo):
-        """Draw everything."""
-        self._live.update(self._frame(demo), refresh=True)
-
-    def result(self, lines, good):
-        """Print the verdict, the last line in colour."""
-        for line in lines[:-1]:
-            self._console.print(line, markup=False, soft_wrap=True)
-        style = "bold green" if good else "bold red"
-        self._console.print(lines[-1], style=style, markup=False, soft_wrap=True)
-
-    def _frame(self, demo):
-        from rich.console import Group
-        from rich.panel import Panel
+    def parts(self, story, width, rows):
+        """Return the panel's lines, Texts, for so many columns and rows beside the frame."""
         from rich.text import Text
 
-        # Below the panel stay three lines: the result, one more, and the prompt.
-        width = min(self._console.width, 110)
-        rows = self._console.height - 3 - 10
+        rows -= 8
         chart = 8 if rows > 24 else max(3, min(4, rows - 7))
         readings = 4 if rows > 24 else 1 + (rows > 12)
         events = max(3, min(12, rows - chart - readings))
         blank = Text("")
-        parts = [
-            self._state(demo),
+        return [
+            self._state(story),
             blank,
             Text("readings on disk that the server has not, over time", "bold"),
-            *self._chart(demo, width - 4, chart),
+            *self._chart(story, width, chart),
             blank,
-            *self._events(demo, events),
+            *screens.events(story, events),
             blank,
             Text("the last to arrive", "bold"),
-            *self._readings(demo, readings),
+            *screens.lines(map(describe, story.receiver.lines[-readings:]), readings),
         ]
-        for part in parts:
-            part.no_wrap = True
-            part.overflow = "ellipsis"
-        return Panel(
-            Group(*parts),
-            title=f"[bold]postcache[/bold] on {demo.runtime}, {demo.elapsed:.1f} s",
-            subtitle="once add_request has returned, a reading survives the kill",
-            width=width,
-            border_style="blue",
-        )
 
     def _state(self, demo):
         from rich.text import Text
@@ -599,7 +536,7 @@ class LiveScreen(PlainScreen):
         killed = {int(at / span * (width - gutter)) for at in demo.kills}
         for column in range(width - gutter):
             if column in killed:
-                axis.append("✗", _STYLES["kill"])
+                axis.append("✗", screens.STYLES["cut"])
             elif column < len(columns):
                 is_up = columns[column][1]
                 axis.append("━" if is_up else "╌", self._server(is_up))
@@ -611,29 +548,10 @@ class LiveScreen(PlainScreen):
             " server up   ",
             ("╌", "bold red"),
             " server down   ",
-            ("✗", _STYLES["kill"]),
+            ("✗", screens.STYLES["cut"]),
             " logger killed",
         )
         return [*rows, axis, legend]
-
-    def _events(self, demo, count):
-        from rich.text import Text
-
-        lines = [
-            Text.assemble(
-                f"{at:5.1f} s  ",
-                (f"{_MARKS[style]} {text}", _STYLES[style]),
-            )
-            for at, style, text in demo.events[-count:]
-        ]
-        # Always as many lines, or the panel would jump.
-        return lines + [Text("")] * (count - len(lines))
-
-    def _readings(self, demo, count):
-        from rich.text import Text
-
-        lines = [Text("  " + describe(line)) for line in demo.receiver.lines[-count:]]
-        return lines + [Text("")] * (count - len(lines))
 
 
 def bars(samples, width, span):
@@ -656,22 +574,6 @@ def bars(samples, width, span):
         else:
             columns[column] = max(columns[column][0], waiting), is_up
     return columns
-
-
-def make_screen():
-    """Return the screen that suits standard output."""
-    # The chart needs Unicode and some room; without them, plain lines say the same.
-    unicode = "utf" in (sys.stdout.encoding or "").lower()
-    if sys.stdout.isatty() and unicode:
-        try:
-            from rich.console import Console
-        except ImportError:
-            return PlainScreen()
-        console = Console(highlight=False)
-        smart = console.is_terminal and not console.is_dumb_terminal
-        if smart and console.width >= 60 and console.height >= 22:
-            return LiveScreen(console)
-    return PlainScreen()
 
 
 # -- the command line -----------------------------------------------------------------------------
@@ -710,7 +612,7 @@ def main(arguments=None):
     # shell makes a program in the background ignore.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.default_int_handler)
-    screen = make_screen()
+    screen = screens.make_screen(Plain, Live)
     folder = None
     lines = []
     status = 2

@@ -47,6 +47,7 @@ import time
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "host_tests"))
 
+import screens  # noqa: E402 - beside this file
 from fake_server import FakeServer  # pyright: ignore[reportMissingImports]  # noqa: E402
 
 VERSION = "1.25.0"  # of MicroPython: the one that our tests pin
@@ -836,124 +837,56 @@ def describe(number, reading):
     return f"#{number:<5} {clock:<9} {reading.get('celsius')} °C"
 
 
-class PlainScreen:
-    """Lines for a log file: one for each event and line of output, and now and then the state."""
+class Plain(screens.PlainScreen):
+    """Lines for a log file, with all that deploy.py and the board say."""
 
     EVERY = 10  # s
-
-    def __init__(self):
-        self._next = self.EVERY
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        pass
-
-    def event(self, story, event):
-        """Print what happened."""
-        print("%6.1f s  %s" % (event[0], event[2]), flush=True)
 
     def say(self, story, line):
         """Print what deploy.py or the board has said."""
         print("%6.1f s  | %s" % (story.elapsed, line), flush=True)
 
-    def result(self, lines, good):
-        """Print the verdict."""
-        print("\n".join(lines), flush=True)
-
-    def tick(self, story):
-        """Print how things are, if it is time."""
-        if story.elapsed >= self._next:
-            self._next = story.elapsed + self.EVERY
-            print(
-                "%6.1f s    stored %4d   on flash only %4d   arrived %4d"
-                % (story.elapsed, len(story.told), story.waiting, story.arrived),
-                flush=True,
-            )
+    def status(self, story):
+        """Return how things are, in a line."""
+        return "stored %4d   on flash only %4d   arrived %4d" % (
+            len(story.told),
+            story.waiting,
+            story.arrived,
+        )
 
 
-# The sixteen colours only: those the user's own theme has made legible.
-_STYLES = {"good": "green", "cut": "bold magenta", "plain": "default"}
-_MARKS = {"good": "●", "cut": "✗", "plain": "·"}
-
-
-class LiveScreen(PlainScreen):
-    """A panel that is drawn anew five times a second; its last state stays on the terminal."""
+class Live(screens.LiveScreen):
+    """A panel with the last lines of all that is said."""
 
     EVERY = 0.2  # s: each frame is time that the emulator has not
-
-    def __init__(self, console):
-        from rich.live import Live
-
-        super().__init__()
-        self._console = console
-        self._live = Live(console=console, auto_refresh=False)
-
-    def __enter__(self):
-        self._live.__enter__()
-        return self
-
-    def __exit__(self, *args):
-        self._live.__exit__(*args)
-
-    def event(self, story, event):
-        """Show what happened."""
-        self._next = 0
-        self.tick(story)
+    SUBTITLE = "once it says stored, a reading survives the power cut"
 
     def say(self, story, line):
         """Nothing: the next frame shows it."""
 
-    def tick(self, story):
-        """Draw everything, if it is time."""
-        if story.elapsed >= self._next:
-            self._next = story.elapsed + self.EVERY
-            self._draw(story)
+    def title(self, story):
+        """Return what the panel is headed with, in rich's markup."""
+        return f"[bold]postcache[/bold] on an emulated Pico W, {story.elapsed:.0f} s"
 
-    def _draw(self, story):
-        self._live.update(self._frame(story), refresh=True)
-
-    def result(self, lines, good):
-        """Print the verdict, the last line in colour."""
-        for line in lines[:-1]:
-            self._console.print(line, markup=False, soft_wrap=True)
-        style = "bold green" if good else "bold red"
-        self._console.print(lines[-1], style=style, markup=False, soft_wrap=True)
-
-    def _frame(self, story):
-        from rich.console import Group
-        from rich.panel import Panel
+    def parts(self, story, width, rows):
+        """Return the panel's lines, Texts, for so many columns and rows beside the frame."""
         from rich.text import Text
 
-        # Below the panel stay three lines: the result, one more, and the prompt.
-        width = min(self._console.width, 110)
-        rows = min(self._console.height - 3 - 9, 30)
+        rows = min(rows - 7, 30)
         readings = 3 if rows > 14 else 1
         said = (rows - readings) // 2
-        events = rows - readings - said
         blank = Text("")
-        parts = [
+        return [
             self._state(story),
             blank,
-            *self._events(story, events),
+            *screens.events(story, rows - readings - said),
             blank,
             Text("what the board says" if story.told else "what deploy.py says", "bold"),
-            *self._lines(list(story.said)[-said:], said),
+            *screens.lines(story.said, said),
             blank,
             Text("the last to arrive", "bold"),
-            *self._lines([describe(*one[1:]) for one in self._last(story, readings)], readings),
+            *screens.lines([describe(*one[1:]) for one in self._last(story, readings)], readings),
         ]
-        for part in parts:
-            part.no_wrap = True
-            part.overflow = "ellipsis"
-        return Panel(
-            Group(*parts),
-            title=f"[bold]postcache[/bold] on an emulated Pico W, {story.elapsed:.0f} s",
-            subtitle="once it says stored, a reading survives the power cut",
-            width=width,
-            border_style="blue",
-        )
 
     @staticmethod
     def _last(story, count):
@@ -971,39 +904,6 @@ class LiveScreen(PlainScreen):
             *("Wi-Fi ", ("● " if story.online else "○ ", "green" if story.online else "")),
             *(" writes ", (f"{story.board.written}", "bold")),
         )
-
-    @staticmethod
-    def _events(story, count):
-        from rich.text import Text
-
-        lines = [
-            Text.assemble(f"{at:6.1f} s  ", (f"{_MARKS[style]} {text}", _STYLES[style]))
-            for at, style, text in story.events[-count:]
-        ]
-        # Always as many lines, or the panel would jump.
-        return lines + [Text("")] * (count - len(lines))
-
-    @staticmethod
-    def _lines(lines, count):
-        from rich.text import Text
-
-        shown = ["".join(char if char.isprintable() else " " for char in line) for line in lines]
-        return [Text("  " + line) for line in shown] + [Text("")] * (count - len(lines))
-
-
-def make_screen():
-    """Return the screen that suits standard output."""
-    unicode = "utf" in (sys.stdout.encoding or "").lower()
-    if sys.stdout.isatty() and unicode:
-        try:
-            from rich.console import Console
-        except ImportError:
-            return PlainScreen()
-        console = Console(highlight=False)
-        smart = console.is_terminal and not console.is_dumb_terminal
-        if smart and console.width >= 60 and console.height >= 22:
-            return LiveScreen(console)
-    return PlainScreen()
 
 
 # -- the command line -----------------------------------------------------------------------------
@@ -1034,7 +934,7 @@ def main(arguments=None):
     # shell makes a program in the background ignore.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.default_int_handler)
-    screen = make_screen()
+    screen = screens.make_screen(Plain, Live)
     story = folder = None
     lines = []
     status = 2
