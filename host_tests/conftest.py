@@ -20,7 +20,14 @@ sys.path.insert(0, str(LIB))
 
 CPYTHON = "CPython %d.%d" % sys.version_info[:2]
 # What counts as run on it, beside tests that have its name in theirs.
-_ON_MICROPYTHON = ("micropython", "core_everywhere", "real_stack", "test_boards", "test_deploy")
+_ON_MICROPYTHON = (
+    "micropython",
+    "core_everywhere",
+    "real_stack",
+    "test_boards",
+    "test_deploy",
+    "test_mip",
+)
 _counts = collections.Counter()
 _figures = []
 _tally = []

@@ -20,7 +20,7 @@ import fs from "node:fs";
 import path from "node:path";
 import process from "node:process";
 import { pathToFileURL } from "node:url";
-import { isMainThread, Worker, workerData } from "node:worker_threads";
+import { isMainThread, parentPort, Worker, workerData } from "node:worker_threads";
 
 // The shared memory: counters, then a ring of bytes.
 const HEAD = 0; // bytes that have come
@@ -51,6 +51,7 @@ function readSerial({ shared, line }) {
         }
         return data;
     };
+    parentPort.postMessage("up");
     for (;;) {
         const header = read(5);
         const data = read(header.readUInt32LE(1));
@@ -94,37 +95,34 @@ class Serial {
         this.counters[SIZE] = 2 << 20;
         this.input = []; // what came and was no Ctrl-C that interrupts
         this.out = [];
+        this.got = false; // whether a read of sys.stdin has a byte
         this.kept = null; // the output is kept here instead, when it is not for the host
         this.interrupts = () => -1; // the character that interrupts
         this.interrupt = () => {};
+        this.isInterrupted = () => false; // whether the exception is still to be raised
         this.worker = new Worker(new URL(import.meta.url), {
             workerData: { shared, line },
         });
+        // A thread needs this one's event loop to start, which is deaf once a program runs.
+        this.started = new Promise((resolve) => this.worker.once("message", resolve));
     }
 
-    // Take in what has come; true when it interrupts.
+    // Take in what has come.
     pump() {
-        let found = false;
         let tail = this.counters[TAIL];
         const head = Atomics.load(this.counters, HEAD);
         if (tail === head) {
             this.checkPower();
-            return false;
+            return;
         }
         const interrupts = this.interrupts();
         for (; tail !== head; tail++) {
             const byte = this.ring[tail % RING];
-            if (byte === interrupts) {
-                this.interrupt();
-                found = true;
-                // It came before what is still unread, as far as the power is concerned.
-            } else {
-                this.input.push(byte);
-            }
+            if (byte === interrupts) this.interrupt();
+            else this.input.push(byte);
         }
         Atomics.store(this.counters, TAIL, tail);
         Atomics.notify(this.counters, TAIL);
-        return found;
     }
 
     // Return the next byte for the prompt or for sys.stdin, or undefined.
@@ -188,6 +186,8 @@ const LINUX = {
     ENAMETOOLONG: 36, EMFILE: 24, ESPIPE: 29, ENOSYS: 38,
 };
 const FROM_WASI = new Map(Object.keys(WASI).map((name) => [WASI[name], LINUX[name]]));
+// A board knows no permissions; before 1.25 the port says this of a file that is no directory.
+FROM_WASI.set(WASI.EACCES, LINUX.ENOTDIR);
 
 const BLOCK = 4096;
 const blocks = (size) => Math.ceil(size / BLOCK);
@@ -322,16 +322,19 @@ class Flash {
                 if (stream.host !== undefined) fs.closeSync(stream.host);
                 stream.host = undefined;
             },
-            read: (stream, buffer, offset, length, position) =>
-                length ? fs.readSync(stream.host, buffer, offset, length, position) : 0,
+            read: (stream, buffer, offset, length, position) => {
+                if (stream.host === undefined) throw fail("EISDIR");
+                return length ? fs.readSync(stream.host, buffer, offset, length, position) : 0;
+            },
             write: (stream, buffer, offset, length, position) => {
                 if (!length) return 0;
                 const { size } = fs.fstatSync(stream.host);
                 const more = blocks(Math.max(size, position + length)) - blocks(size);
-                return change(stream.node, more, (last) =>
+                return change(stream.node, more, (last) => {
                     // What a program was writing when the power went has come in part.
-                    fs.writeSync(stream.host, buffer, offset, last ? length >> 1 : length, position),
-                );
+                    const n = last ? length >> 1 : length;
+                    return fs.writeSync(stream.host, buffer, offset, n, position);
+                });
             },
             llseek: (stream, offset, whence) => {
                 let position = offset;
@@ -382,6 +385,7 @@ function instrument(imports, serial, flash, memory) {
         const call = group[name];
         group[name] = (...args) => {
             asked = 0;
+            serial.got = false;
             const result = call(...args);
             if (name === "fd_write") serial.flush();
             serial.pump();
@@ -401,14 +405,14 @@ function instrument(imports, serial, flash, memory) {
     env.mp_js_ticks_ms = () => {
         const now = performance.now();
         asked = now - before < 0.05 ? asked + 1 : 0;
-        let interrupted = serial.pump();
-        if (asked > SPINNING && !interrupted) {
+        serial.pump();
+        if (asked > SPINNING && !serial.isInterrupted()) {
             serial.wait(1);
-            interrupted = serial.pump();
+            serial.pump();
         }
         before = performance.now();
         // The port's sleep looks at nothing but the time: a leap is what ends it.
-        return interrupted && asked > SPINNING ? ticks() + LEAP : ticks();
+        return asked > SPINNING && serial.isInterrupted() ? ticks() + LEAP : ticks();
     };
     const time = env.mp_js_time_ms;
     env.mp_js_time_ms = () => {
@@ -437,7 +441,7 @@ class Life {
         };
         try {
             this.mp = await port.loadMicroPython({
-                heapsize: 256 * 1024,
+                heapsize: 16 << 20, // it takes more, but in 1.29 not for large pieces
                 pystack: 2 * 1024, // more, and a deep recursion overflows the stack of C
                 linebuffer: false,
                 stdin: () => this.readStdin(),
@@ -450,10 +454,30 @@ class Life {
         const { mp } = this;
         serial.interrupts = () => mp._module._mp_hal_get_interrupt_char();
         serial.interrupt = () => mp._module._mp_sched_keyboard_interrupt();
+        const at = this.findPending(memory);
+        serial.isInterrupted = () => new Int32Array(memory.buffer, at, 1)[0] !== 0;
         flash.mount(mp.FS);
         mp.registerJsModule("_board", { reset: () => this.reset() });
         mp.runPython("__import__('sys').path.append('/rom'); __import__('_firmware')");
         this.raw = raw;
+    }
+
+    // Find where the interpreter keeps the exception that it has to raise: 0 but for that time, and
+    // then a pointer to what lies nearby.
+    findPending(memory) {
+        const look = () => new Int32Array(memory.buffer, 0, 1 << 18).slice();
+        const idle = look();
+        this.mp._module._mp_sched_keyboard_interrupt();
+        const pending = look();
+        this.mp.runPython("try:\n for _ in (0, 1): pass\nexcept KeyboardInterrupt: pass");
+        const after = look();
+        const found = [];
+        for (let i = 0; i < idle.length; i++) {
+            const changed = pending[i] !== idle[i] && idle[i] === 0 && after[i] === 0;
+            if (changed && Math.abs(pending[i] - 4 * i) < 4096) found.push(i);
+        }
+        if (found.length !== 1) throw new Error(`no pending exception among ${found.length}`);
+        return 4 * found[0];
     }
 
     // Forget the interpreter, as a soft reset does, with the files that it has open.
@@ -463,6 +487,7 @@ class Life {
         }
         this.serial.interrupts = () => -1;
         this.serial.interrupt = () => {};
+        this.serial.isInterrupted = () => false;
     }
 
     reset() {
@@ -474,33 +499,35 @@ class Life {
         for (;;) {
             const byte = this.serial.take();
             if (byte !== undefined) {
-                this.got = true;
+                this.serial.got = true;
                 return byte;
             }
-            // A read of more than there is ends here; the first byte is waited for.
-            if (this.got) {
-                this.got = false;
-                return null;
-            }
+            // A read of more than there is ends here; its first byte is waited for.
+            if (this.serial.got) return null;
             this.serial.wait(1000);
-            if (this.serial.pump()) return null;
+            this.serial.pump();
+            if (this.serial.isInterrupted()) return null;
         }
     }
 
     // Run a program of the flash; true if it wants a soft reset.
     run(name) {
-        const { mp, serial } = this;
         if (!fs.existsSync(path.join(this.flash.folder, name))) return false;
+        this.execute("__import__('micropython').kbd_intr(3)");
+        const ended = this.execute(`execfile(${JSON.stringify(name)})`);
+        // The jump is where a Ctrl-C of the last moment comes out, here rather than at the prompt.
+        this.execute("__import__('micropython').kbd_intr(-1)\nfor _ in (0, 1): pass");
+        return ended;
+    }
+
+    execute(code) {
         try {
-            mp.runPython("__import__('micropython').kbd_intr(3)");
-            mp.runPython(`execfile(${JSON.stringify(name)})`);
+            this.mp.runPython(code);
         } catch (error) {
             if (error.type === "SystemExit") return true;
             if (error.name !== "PythonError") throw error;
-            const text = error.message.replace(/ {2}File "<stdin>", line 1, in <module>\n/, "");
-            serial.print(text.replace(/\r?\n/g, "\r\n"));
-        } finally {
-            mp.runPython("__import__('micropython').kbd_intr(-1)");
+            const text = error.message.replace(/ {2}File "<stdin>", line \d+, in <module>\n/, "");
+            this.serial.print(text.replace(/\r?\n/g, "\r\n"));
         }
         return false;
     }
@@ -590,6 +617,7 @@ async function main(module, folder, rom, line, ram) {
     const serial = new Serial(Number(line));
     const flash = new Flash(path.resolve(folder), path.resolve(rom), serial, ram);
     const port = await import(pathToFileURL(module));
+    await serial.started;
     for (let raw = false; ; ) {
         const life = new Life(serial, flash);
         await life.start(port, raw);

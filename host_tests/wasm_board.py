@@ -10,7 +10,8 @@ The real mpremote, or anything on pyserial, opens `board.port` as it opens a ser
 with its raw-paste mode, boot.py and main.py, soft and hard resets, Ctrl-C in a loop and a flash of
 limited size are as on a board. What differs, all of it the port's:
 
-* Ctrl-C is seen when the program sleeps, prints or uses a file; `while True: pass` is deaf.
+* Ctrl-C is seen when the program sleeps, prints or uses a file; `while True: pass` is deaf. The
+  exception comes at the next jump: behind a `try` whose last statement was the sleep.
 * asyncio.run() returns at once: the port's asyncio runs while the prompt waits.
 * There is no garbage collection while main.py runs: a long run takes memory, without harm.
 * `sys.platform` is "webassembly", and what a board's firmware has more is in wasm_rom/.
@@ -69,6 +70,8 @@ class Board:
         ram: whether there is a file system in RAM, /ram, which is quicker and endless.
         offline: never fetch the runtime.
 
+    Attributes: `number`, the TCP port on 127.0.0.1, whatever is connected.
+
     Raises get_runtimes.Unavailable when Node or the port is missing.
     """
 
@@ -97,7 +100,7 @@ class Board:
         self._holder = socket.socket()
         self._holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         self._holder.bind(("127.0.0.1", port))
-        self._number = self._holder.getsockname()[1]
+        self.number = self._holder.getsockname()[1]
 
     @property
     def port(self):
@@ -109,12 +112,17 @@ class Board:
                 with contextlib.suppress(OSError):
                     if not client.recv(1, socket.MSG_PEEK):
                         self._changed.wait_for(lambda: self._client is not client, _PATIENCE)
-        return "socket://127.0.0.1:%d" % self._number
+        return "socket://127.0.0.1:%d" % self.number
 
     @property
     def address(self):
         """The same as (host, port), for a socket."""
         return "127.0.0.1", int(self.port.rpartition(":")[2])
+
+    @property
+    def process(self):
+        """The Popen that is the board while it has power, else None."""
+        return self._process
 
     @property
     def plugged(self):
@@ -314,8 +322,8 @@ class Board:
     def _listen(self):
         listener = socket.socket()
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(("127.0.0.1", self._number))
-        listener.listen(1)
+        listener.bind(("127.0.0.1", self.number))
+        listener.listen(0)  # none waits behind the first one
         self._listener = listener
         self._thread(self._serve, listener)
 
@@ -324,9 +332,8 @@ class Board:
             client, _ = listener.accept()
         except OSError:
             return
+        listener.close()  # a port has one user: others are refused until it is closed
         with self._changed:
-            # A port has one user: others are refused until it is closed.
-            listener.close()
             if self._listener is not listener:
                 client.close()
                 return

@@ -1,0 +1,56 @@
+"""`mpremote mip install package.json`, by the real mpremote, from this folder onto a board."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from conftest import HERE
+from wasm_board import Board, need
+
+ROOT = HERE.parent
+PACKAGES = ["package.json", *sorted("packages/" + p.name for p in ROOT.glob("packages/*.json"))]
+
+# Prints the number of the new record, and how many wait.
+ADD = """
+import postcache
+c = postcache.POSTCache("http://server/readings", "cache")
+print(c.add_request({"t": 21.5}), len(c))
+"""
+
+
+def mpremote(board, *args):
+    done = subprocess.run(
+        [sys.executable, "-m", "mpremote", "connect", board.port, *args],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def wanted(package):
+    """Return {"/lib/...": bytes} of all that the package and those it depends on install."""
+    files = {}
+    about = json.loads((ROOT / package).read_text())
+    for target, source in about["urls"]:
+        files["/lib/" + target] = ((ROOT / package).parent / source).read_bytes()
+    for name, _ in about.get("deps", []):
+        files.update(wanted(name))
+    return files
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_what_is_installed_from_here_stores_readings(package):
+    need()
+    with Board() as board:
+        mpremote(board, "mip", "install", package)
+        assert board.files() == wanted(package)
+        if package == "package.json":
+            assert mpremote(board, "exec", ADD) == "1 1\n"
+            board.unplug()
+            board.plug()
+            assert mpremote(board, "exec", ADD) == "2 2\n"
