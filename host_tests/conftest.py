@@ -142,7 +142,7 @@ def pytest_terminal_summary(terminalreporter):
     for name, n in sorted(_counts.items()):
         if name == "MicroPython":
             name += " " + _versions.get("micropython", "")
-        terminalreporter.write_line("%-18s %d" % (name, n))
+        terminalreporter.write_line("%-36s %d" % (name, n))
     if _tally:
         _figures.append(f"power cuts and faults in all, each looked at: {sum(_tally):,}")
     for figure in _figures:

@@ -10,7 +10,9 @@ from conftest import HERE
 from wasm_board import Board, need
 
 ROOT = HERE.parent
-PACKAGES = ["package.json", *sorted("packages/" + p.name for p in ROOT.glob("packages/*.json"))]
+sys.path.insert(0, str(ROOT / "tools"))
+
+import release  # noqa: E402
 
 # Prints the number of the new record, and how many wait.
 ADD = """
@@ -33,17 +35,12 @@ def mpremote(board, *args):
 
 
 def wanted(package):
-    """Return {"/lib/...": bytes} of all that the package and those it depends on install."""
-    files = {}
-    about = json.loads((ROOT / package).read_text())
-    for target, source in about["urls"]:
-        files["/lib/" + target] = ((ROOT / package).parent / source).read_bytes()
-    for name, _ in about.get("deps", []):
-        files.update(wanted(name))
-    return files
+    """Return {"/lib/...": bytes} of all that the package installs."""
+    urls = json.loads((ROOT / package).read_text())["urls"]
+    return {"/lib/" + target: (ROOT / source).read_bytes() for target, source in urls}
 
 
-@pytest.mark.parametrize("package", PACKAGES)
+@pytest.mark.parametrize("package", sorted(release.lists(ROOT)))
 def test_what_is_installed_from_here_stores_readings(package):
     need()
     with Board() as board:
