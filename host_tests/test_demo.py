@@ -17,7 +17,7 @@ DEMO = ROOT / "tools" / "demo.py"
 @pytest.fixture(scope="module")
 def demo():
     """The module tools/demo.py."""
-    sys.path.insert(0, str(DEMO.parent))  # for its neighbour, get_runtimes
+    sys.path.insert(0, str(DEMO.parent))  # for its neighbours
     try:
         spec = importlib.util.spec_from_file_location("demo", DEMO)
         module = importlib.util.module_from_spec(spec)

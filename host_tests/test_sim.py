@@ -31,10 +31,14 @@ emulator = pytest.mark.skipif(
 @pytest.fixture(scope="module")
 def sim():
     """The module tools/sim.py."""
-    spec = importlib.util.spec_from_file_location("sim", SIM)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    sys.path.insert(0, str(SIM.parent))  # for its neighbour, screens
+    try:
+        spec = importlib.util.spec_from_file_location("sim", SIM)
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        yield module
+    finally:
+        sys.path.remove(str(SIM.parent))
 
 
 def run(*arguments, timeout=60):

@@ -497,6 +497,10 @@ class Board:
     def _on_break(self, code):
         raise SimError(f"the firmware has stopped at a breakpoint ({code})")
 
+    def begin_line(self):
+        """Forget what has been printed of a line that has not ended."""
+        self._line = b""
+
     def _on_data(self, data):
         *lines, self._line = (self._line + data).split(b"\n")
         for line in lines:
@@ -732,6 +736,7 @@ class Story:
                 deploy.kill()
                 await deploy.wait()
         self._running = True
+        self.board.begin_line()
         self._event("good", "installed and tried on the board; the board starts again")
 
     async def _read(self, stream):
