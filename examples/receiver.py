@@ -7,7 +7,7 @@ It remembers one number per stream, the highest that it has, and moves it in the
 stores the records. It answers 200 only after the commit: whatever is lost on the way, the sender
 sends the batch again, and what comes twice is recognised. Python 3.9, standard library only.
 
-It knows no password and no TLS. Before other machines can reach it (--host), put it behind a web
+It knows no password and no TLS. Before strangers can reach it (--host), put it behind a web
 server that has both.
 """
 

@@ -15,6 +15,15 @@ ROOT = HERE.parent
 MADE_OF = ["Makefile", "requirements-dev.txt", "package.json", "lib", "boards", "tools"]
 
 
+@pytest.fixture
+def ctrl_c():
+    """Ctrl-C is heard by what is started; a shell has it ignored by what runs in the background."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("ctrl_c")
 @pytest.mark.parametrize(("kind", "version"), [("pico_w", "1.24.0"), ("esp32", "1.29.0-6")])
 def test_make_deploy_on_micropython(kind, version, tmp_path):
     import wasm_board
@@ -38,7 +47,7 @@ def test_make_deploy_on_micropython(kind, version, tmp_path):
     with board:
         # -o: this Python's packages are taken as they are.
         command = ["make", "-o", venv / ".ready", "deploy"]
-        command += ["VENV=%s" % venv, "BOARD=%s" % kind, "PORT=%s" % board.port]
+        command += ["DEPLOY=%s" % venv, "BOARD=%s" % kind, "PORT=%s" % board.port]
         with open(tmp_path / "output", "w+") as output:
             deploy = subprocess.Popen(
                 command,
