@@ -17,7 +17,7 @@ MADE_OF = ["Makefile", "requirements-dev.txt", "package.json", "lib", "boards", 
 
 @pytest.fixture
 def ctrl_c():
-    """Ctrl-C is heard by what is started; a shell has it ignored by what runs in the background."""
+    """What is started hears Ctrl-C, also when a shell runs all this in the background."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
