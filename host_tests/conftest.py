@@ -9,6 +9,7 @@ test_core_everywhere.py runs the same functions under MicroPython, on each of it
 import collections
 import os
 import pathlib
+import signal
 import subprocess
 import sys
 
@@ -113,6 +114,12 @@ def server():
         yield server
     assert server.errors == []
     assert server.receiver.errors == []
+
+
+def pytest_configure():
+    # A shell has Ctrl-C ignored by what it runs in the background, and by all that this starts.
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def count_cases(runtime, n):

@@ -15,15 +15,6 @@ ROOT = HERE.parent
 MADE_OF = ["Makefile", "requirements-dev.txt", "package.json", "lib", "boards", "tools"]
 
 
-@pytest.fixture
-def ctrl_c():
-    """What is started hears Ctrl-C, also when a shell runs all this in the background."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
-
-
-@pytest.mark.usefixtures("ctrl_c")
 @pytest.mark.parametrize(("kind", "version"), [("pico_w", "1.24.0"), ("esp32", "1.29.0-6")])
 def test_make_deploy_on_micropython(kind, version, tmp_path):
     import wasm_board
