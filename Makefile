@@ -74,8 +74,8 @@ mutate: $(READY) ## Take away one sync, check or rule at a time: some test must 
 torture: $(READY) ## Cut the power at random for SECONDS (default 600), on the model and the real stack
 	@path=$$($(PY) tools/get_runtimes.py micropython) && export MICROPYTHON="$$path"; \
 	export POSTCACHE_TORTURE_SECONDS=$$(($(SECONDS) / 4)); $(PY) -m pytest -q -k torture \
-		host_tests/test_power_cuts.py host_tests/test_real_stack.py host_tests/test_stateful.py \
-		host_tests/test_simulation.py
+		host_tests/storage/test_power_cuts.py host_tests/storage/test_real_stack.py host_tests/storage/test_stateful.py \
+		host_tests/wire/test_simulation.py
 
 lint: $(READY) $(STUBS_READY) ## Check style, formatting, types, spelling and the oldest Python
 	$(VENV)/bin/ruff check

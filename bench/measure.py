@@ -17,7 +17,7 @@ from importlib import metadata
 
 BENCH = os.path.dirname(os.path.abspath(__file__))
 ROOT = os.path.dirname(BENCH)
-for _folder in ("host_tests", "lib"):
+for _folder in ("host_tests/machines", "lib"):
     sys.path.insert(0, os.path.join(ROOT, _folder))
 
 _WIDTH = 46  # columns of a row's name

@@ -34,11 +34,12 @@ import tempfile
 import threading
 import time
 
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "host_tests"))
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "host_tests" / "machines"))
+
+from fake_server import FakeServer  # pyright: ignore[reportMissingImports]
 
 import get_runtimes  # beside this file
 import screens
-from fake_server import FakeServer  # pyright: ignore[reportMissingImports]
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 

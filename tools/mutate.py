@@ -47,13 +47,13 @@ FILES = {
     "stamps": "host_tests/core/test_stamps.py",
     "rejects": "host_tests/core/test_rejects.py",
     "client": "host_tests/core/test_client.py",
-    "threads": "host_tests/test_threads.py",
-    "processes": "host_tests/test_processes.py",
-    "interrupts": "host_tests/test_interrupts.py",
+    "threads": "host_tests/storage/test_threads.py",
+    "processes": "host_tests/storage/test_processes.py",
+    "interrupts": "host_tests/storage/test_interrupts.py",
     # A scenario and a setup of the model: every power cut.
-    "cuts": "host_tests/test_power_cuts.py::test_no_cut_breaks_a_promise",
+    "cuts": "host_tests/storage/test_power_cuts.py::test_no_cut_breaks_a_promise",
     # A file, a test and a file system: the same test under MicroPython.
-    "board": "host_tests/test_core_everywhere.py::test_core",
+    "board": "host_tests/runtimes/test_core_everywhere.py::test_core",
 }
 
 # ==== file, and then: name: promise that it breaks; the change, as in a diff, whatever its margin;

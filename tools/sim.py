@@ -45,10 +45,11 @@ import tempfile
 import time
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT / "host_tests"))
+sys.path.insert(0, str(ROOT / "host_tests" / "machines"))
+
+from fake_server import FakeServer  # pyright: ignore[reportMissingImports]  # noqa: E402
 
 import screens  # noqa: E402 - beside this file
-from fake_server import FakeServer  # pyright: ignore[reportMissingImports]  # noqa: E402
 
 VERSION = "1.25.0"  # of MicroPython: the one that our tests pin
 FLASH = 2 << 20  # bytes of flash that a Pico W has

@@ -1,4 +1,4 @@
-"""Run the seeded simulation of host_tests/simulation.py: one seed with its story, or many.
+"""Run the seeded simulation (host_tests/machines/simulation.py): one seed with its story, or many.
 
     python tools/simulate.py --seed 17              one seed; exit status 1 if a promise breaks
     python tools/simulate.py --seed 17 --trace      and what happens in it, line by line
@@ -17,7 +17,7 @@ import traceback
 from pathlib import Path
 
 PROJECT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(PROJECT / "lib"), str(PROJECT / "host_tests")]
+sys.path[:0] = [str(PROJECT / "lib"), str(PROJECT / "host_tests" / "machines")]
 
 import simulation  # pyright: ignore[reportMissingImports] # noqa: E402
 

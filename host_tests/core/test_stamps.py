@@ -793,7 +793,7 @@ def test_a_write_that_is_durable_and_says_that_it_failed():
 
 def test_what_callbacks_add_in_the_middle_is_stored_without_a_boot():
     if not MICROPYTHON:
-        return  # there threads wait for each other: host_tests/test_clock.py
+        return  # there threads wait for each other: host_tests/wire/test_clock.py
     device = Device()
 
     def callback(name):
