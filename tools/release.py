@@ -40,7 +40,7 @@ TIMEOUT = 300  # seconds, for each program that is run
 
 def host_only(name):
     """Tell whether the module `name`, a path below the package, never goes onto a board."""
-    return name.startswith(("ext/", "ports/cpython")) or name == "__main__.py"
+    return name.startswith(("host/", "ports/cpython")) or name == "__main__.py"
 
 
 def read_version(project):

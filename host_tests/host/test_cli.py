@@ -27,7 +27,7 @@ from logs import write as write_log
 from conftest import HERE, LIB, find_python39, find_runtime
 from core.support import Clock, Http
 from postcache import POSTCache
-from postcache.ext import cli, reader
+from postcache.host import cli, reader
 from postcache.line import encode
 
 READING = [  # the commands that only look
@@ -691,7 +691,7 @@ def test_without_rich_and_on_the_oldest_python(folder):
 def test_what_is_no_posix_system_is_a_sentence(folder):
     shutil.copytree(GOLDEN / "v1-small", folder)
     code = (
-        "import sys; sys.modules['fcntl'] = None; from postcache.ext.cli import main; "
+        "import sys; sys.modules['fcntl'] = None; from postcache.host.cli import main; "
         "sys.exit(main(['status', sys.argv[1]]))"
     )
     done = subprocess.run(
@@ -882,9 +882,8 @@ def test_requeue_needs_the_log_for_itself(folder):
 
 def test_nothing_that_a_board_loads_knows_of_it():
     for file in pathlib.Path(LIB, "postcache").rglob("*.py"):
-        if "ext" not in file.parts and file.name != "__main__.py":
-            assert not re.search(r"^\s*(from|import) .*\bext\b", file.read_text(), re.M), file
-    assert HERE.exists()
+        if "host" not in file.parts and file.name != "__main__.py":
+            assert not re.search(r"^\s*(from|import) .*\bhost\b", file.read_text(), re.M), file
 
 
 # --- a board ---

@@ -23,7 +23,7 @@ from test_cli import call, exported, photograph, run
 from conftest import LIB, find_python39, say, tally
 from core.support import Http
 from postcache import POSTCache
-from postcache.ext import old_sqlite
+from postcache.host import old_sqlite
 
 OLD = GOLDEN / "postcache-0.2.0.db"
 SMALL = 160  # bytes of a segment, so that few rows are several
@@ -443,7 +443,7 @@ def test_without_room_nothing_is_written_but_the_empty_log(old, folder, monkeypa
 # n-th call that changes the disk, or in the middle of it if that is a write.
 KILLED = """
 import os, signal, sys
-from postcache.ext import old_sqlite
+from postcache.host import old_sqlite
 old_sqlite._GROUP = int(sys.argv[1])
 left = middle = 0
 def wrap(name):
