@@ -84,6 +84,7 @@ lint: $(READY) $(STUBS_READY) ## Check style, formatting, types, spelling and th
 	$(VENV)/bin/pyright --pythonpath $(PY) --typeshedpath typings/.micropython $(BOARD_PORT)
 	$(VENV)/bin/codespell
 	$(PY) tools/release.py --check
+	$(PY) tools/mutate.py --check
 	$(VENV)/bin/vermin --quiet --target=3.9- --violations --no-tips lib tools boards/raspberry_pi
 
 size: $(READY) ## Show what each module costs on a board, against the budget

@@ -65,9 +65,58 @@ def test_text_that_is_not_there_once_or_makes_no_python_is_an_error(project):
         mutate.mutated(mutate.Mutation("it", "lib/it.py", "", ["return 1"], [""], [TEST]), project)
 
 
-def test_each_text_is_in_the_code_once():
-    for mutation in mutate.table():
-        mutate.mutated(mutation, HERE.parent)
-        assert mutation.breaks and mutation.tests
-    names = [mutation.name for mutation in mutate.table()]
-    assert len(names) == len(set(names)) > 100
+def test_the_table_is_up_to_date():
+    mutations = mutate.table()
+    assert [line for mutation in mutations for line in mutate.outdated(mutation)] == []
+    assert len(mutations) > 100
+
+
+TABLE = """# What a mutation is.
+
+it = host_tests/test_it.py
+
+==== it.py
+
+one is two: it is one
+    - return 1
+    + return 2
+  it::test_it
+"""
+
+
+def test_a_table_says_what_changes_and_which_tests_must_notice(tmp_path):
+    path = tmp_path / "table.txt"
+    path.write_text(TABLE)
+    assert mutate.table(path) == [
+        mutate.Mutation(
+            "it: one is two",
+            "lib/postcache/it.py",
+            "it is one",
+            ["return 1"],
+            ["return 2"],
+            [TEST],
+            7,
+        )
+    ]
+    for old, new in (
+        ("one is two: it is one", "one is two"),
+        ("    - return 1\n    + return 2\n", ""),
+        ("  it::test_it\n", ""),
+        ("==== it.py\n", "==== it.py\n\none is two: it\n    - a\n  it::test_it\n"),
+    ):
+        assert TABLE.count(old) == 1
+        path.write_text(TABLE.replace(old, new))
+        with pytest.raises(ValueError, match=r"mutations.txt:7: it: "):
+            mutate.table(path)
+
+
+def test_code_and_tests_that_have_moved_are_said_with_their_new_place(project):
+    mutation = mutate.Mutation("it", "lib/it.py", "", ["return 1"], ["return 2"], [TEST], 7)
+    assert mutate.outdated(mutation, project) == []
+    (project / "lib" / "log").mkdir()
+    (project / "lib" / "it.py").rename(project / "lib" / "log" / "that.py")
+    (project / "host_tests" / "test_it.py").rename(project / "host_tests" / "test_that.py")
+    code, test = mutate.outdated(mutation, project)
+    assert code.startswith("host_tests/mutations.txt:7: it: this is 0 times in lib/it.py")
+    assert "it is in lib/log/that.py" in code and code.endswith("return 1")
+    assert test.endswith(f"no {TEST}; it is in host_tests/test_that.py")
