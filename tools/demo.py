@@ -24,24 +24,17 @@ Exit status: 0, 1 if anything went wrong with a reading, 2 if there was no runti
 import argparse
 import collections
 import os
-import pathlib
 import re
-import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "host_tests" / "machines"))
-
-from fake_server import FakeServer  # pyright: ignore[reportMissingImports]
-
 import get_runtimes  # beside this file
 import screens
-
-ROOT = pathlib.Path(__file__).resolve().parent.parent
+import stories
+from stories import ROOT, StoryError
 
 TICK = 0.1  # s between two looks at everything, and two frames
 LATENCY = 0.1  # s each answer takes, as on a mobile link: else a backlog is gone in a blink
@@ -54,19 +47,7 @@ DOWN, KILL, UP, STOP = 0.15, 0.455, 0.5, 0.87
 FATAL_BATCH = 3
 
 
-class DemoError(Exception):
-    """The demo could not go on; the message is a sentence for the user."""
-
-
 # -- the verdict ----------------------------------------------------------------------------------
-
-Verdict = collections.namedtuple("Verdict", "told lost duplicated extra problems")
-Verdict.__doc__ = """What `compare` found.
-
-told: how many readings the logger said were stored.
-lost, duplicated, extra: lists of reading numbers: told and not held, held twice, held untold.
-problems: sentences about everything else that must not be.
-"""
 
 
 def compare(told, records, kills=0):
@@ -100,38 +81,12 @@ def compare(told, records, kills=0):
         elif before and held[n] == 1 and (n <= before[2] or seq <= before[1]):
             problems.append(f"reading {n} arrived after reading {before[2]}")
         before = stream, seq, n
-    lost = [n for n in seq_of if n not in held]
-    duplicated = sorted(n for n in held if held[n] > 1)
-    extra = sorted(n for n in held if n not in seq_of)
-    if len(extra) > kills:
-        problems.append(f"{len(extra)} readings arrived that the logger never told of: {extra}")
-    return Verdict(len(seq_of), lost, duplicated, extra, problems)
+    return stories.judge("logger", list(seq_of), held, kills, problems)
 
 
 def report(verdict):
     """Return the lines to print for a Verdict; the last one is the result."""
-    lines = [f"WRONG: {problem}" for problem in verdict.problems]
-    for what in ("lost", "duplicated"):
-        numbers = getattr(verdict, what)
-        if numbers:
-            some = ", ".join(map(str, numbers[:10])) + (", ..." if len(numbers) > 10 else "")
-            lines.append(f"WRONG: {what} {some}")
-    if verdict.extra:
-        count = len(verdict.extra)
-        lines.append(
-            f"{count} reading{'s' if count > 1 else ''} more arrived: "
-            "stored, but the kill came before the logger said so"
-        )
-    lines.append(
-        f"delivered {verdict.told - len(verdict.lost)} of {verdict.told} readings, "
-        f"{len(verdict.lost)} lost, {len(verdict.duplicated)} duplicated"
-    )
-    return lines
-
-
-def passed(verdict):
-    """Return whether nothing is wrong. No reading at all is no success."""
-    return bool(verdict.told and not (verdict.lost or verdict.duplicated or verdict.problems))
+    return stories.report(verdict, "the kill came before the logger said so")
 
 
 # -- the logging process --------------------------------------------------------------------------
@@ -198,10 +153,10 @@ class Logger:
         try:
             status = self.process.wait(timeout)
         except subprocess.TimeoutExpired:
-            raise DemoError(f"the logger did not end within {timeout} s") from None
+            raise StoryError(f"the logger did not end within {timeout} s") from None
         self._reader.join(max(0, deadline - time.monotonic()))
         if self._reader.is_alive():
-            raise DemoError("the logger has ended, but somebody still holds its output")
+            raise StoryError("the logger has ended, but somebody still holds its output")
         return status
 
     def stop(self):
@@ -230,7 +185,7 @@ class Logger:
 # -- the story ------------------------------------------------------------------------------------
 
 
-class Demo:
+class Demo(stories.Story):
     """
     What happens, and all there is to show about it.
 
@@ -241,15 +196,14 @@ class Demo:
         seconds: how long it is to take, about.
         screen: with event(demo, event), tick(demo).
 
-    Attributes: `events` [(seconds, style, text)]; `samples` [(seconds, waiting, is up)];
-    `kills` [seconds]; `is_up`, `alive`; `repeated`, readings that came again after the second
-    kill and were recognised.
+    Attributes: `samples` [(seconds, waiting, is up)]; `kills` [seconds]; `is_up`, `alive`;
+    `repeated`, readings that came again after the second kill and were recognised.
     """
 
     def __init__(self, runtime, command, folder, seconds, screen):
+        super().__init__(screen, self._on_request)
         self.runtime = runtime
         self.seconds = seconds
-        self.events = []
         self.samples = []
         self.kills = []
         self.loggers = []
@@ -257,20 +211,11 @@ class Demo:
         self.repeated = 0
         self._command = command
         self._folder = folder
-        self._screen = screen
         self._armed = False
         self._batches = 0
         self._answer_lost = None  # the key of the batch that the second kill came after
         self._followed = False  # whether another request has come since
         self._lock = threading.Lock()  # for what the server's threads count
-        self._start = time.monotonic()
-        self.server = FakeServer(on_request=self._on_request)
-        self.receiver = self.server.receiver
-
-    @property
-    def elapsed(self):
-        """Seconds since the first reading was stored."""
-        return time.monotonic() - self._start
 
     @property
     def told(self):
@@ -281,11 +226,6 @@ class Demo:
     def stored(self):
         """How many readings the logger said are stored."""
         return sum(len(logger.told) for logger in self.loggers)
-
-    @property
-    def arrived(self):
-        """How many readings the server has."""
-        return self.receiver.count
 
     @property
     def waiting(self):
@@ -305,7 +245,7 @@ class Demo:
             wrong = []
             try:
                 self._play()
-            except DemoError as error:
+            except StoryError as error:
                 # The story has stuck, which is a failure, and what arrived tells more about it.
                 wrong.append(str(error))
                 for logger in self.loggers:
@@ -315,9 +255,7 @@ class Demo:
             verdict = compare(self.told, self.receiver.records, len(self.kills))
             if self._answer_lost and not self.repeated:
                 wrong.append(f"the batch {self._answer_lost} did not come again, recognised")
-            wrong += self.receiver.errors + self.server.errors
-            wrong += [f"gap: expected {gap[1]}, got {gap[2]}" for gap in self.receiver.gaps]
-            return verdict._replace(problems=[*verdict.problems, *wrong])
+            return self._completed(verdict, wrong)
         finally:
             for logger in self.loggers:
                 logger.end()
@@ -367,7 +305,7 @@ class Demo:
         self._wait(lambda: not self.alive, "the logger did not end")
         status = logger.finish(PATIENCE)
         if status:
-            raise DemoError(f"the logger ended with status {status}. " + self._last_words())
+            raise StoryError(f"the logger ended with status {status}. " + self._last_words())
         self._event("plain", "logger ended: it says that nothing waits any more")
 
     # What happens
@@ -412,11 +350,6 @@ class Demo:
 
     # The clock
 
-    def _event(self, style, text):
-        event = (self.elapsed, style, text)
-        self.events.append(event)
-        self._screen.event(self, event)
-
     def _until(self, part):
         while self.elapsed < part * self.seconds:
             self._check()
@@ -426,7 +359,7 @@ class Demo:
         deadline = time.monotonic() + PATIENCE
         while not condition():
             if time.monotonic() > deadline:
-                raise DemoError(f"{otherwise} for {PATIENCE} s. " + self._last_words())
+                raise StoryError(f"{otherwise} for {PATIENCE} s. " + self._last_words())
             self._tick()
 
     def _tick(self):
@@ -436,7 +369,7 @@ class Demo:
 
     def _check(self):
         if not self.alive:
-            raise DemoError("the logger ended by itself. " + self._last_words())
+            raise StoryError("the logger ended by itself. " + self._last_words())
 
     def _last_words(self):
         noise = self.loggers[-1].noise[-5:]
@@ -581,7 +514,7 @@ def bars(samples, width, span):
 
 
 def find_runtime(name):
-    """Return (display name, command). Raises DemoError, which says what to install."""
+    """Return (display name, command). Raises StoryError, which says what to install."""
     if name == "cpython":
         # -u: a line that waits in a buffer when the kill comes would not have been told.
         return "CPython %d.%d" % sys.version_info[:2], [sys.executable, "-u"]
@@ -592,7 +525,7 @@ def find_runtime(name):
         try:
             path = get_runtimes.find(name)[0]
         except get_runtimes.Unavailable as error:
-            raise DemoError(f"no MicroPython: {error}") from None
+            raise StoryError(f"no MicroPython: {error}") from None
     code = "import sys; print('%d.%d' % sys.implementation.version[:2])"
     version = subprocess.check_output([path, "-c", code], text=True, timeout=PATIENCE)
     return "MicroPython " + version.strip(), [path]
@@ -609,36 +542,16 @@ def main(arguments=None):
     options = parser.parse_args(arguments)
     if not 1 <= options.seconds <= 3600:
         parser.error("--seconds must be 1 to 3600")
-    # kill, timeout and CI systems end a program by SIGTERM: clean up as after Ctrl-C, which a
-    # shell makes a program in the background ignore.
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.default_int_handler)
     screen = screens.make_screen(Plain, Live)
-    folder = None
-    lines = []
-    status = 2
-    try:
-        name, command = find_runtime(options.runtime)
-        folder = tempfile.mkdtemp(prefix="postcache-demo-")
-        with screen:
-            demo = Demo(name, command, os.path.join(folder, "cache"), options.seconds, screen)
-            verdict = demo.run()
-            screen.tick(demo)
-        lines = report(verdict)
-        status = 0 if passed(verdict) else 1
-    except DemoError as error:
-        print(f"demo: {error}", file=sys.stderr)
-    except KeyboardInterrupt:
-        print("demo: interrupted", file=sys.stderr)
-        status = 130
-    finally:
-        if folder and (options.keep or status in (1, 2)):
-            print(f"the log is kept in {folder}", flush=True)
-        elif folder:
-            shutil.rmtree(folder, ignore_errors=True)
-    if lines:
-        screen.result(lines, not status)
-    return status
+
+    def tell(runtime, folder):
+        name, command = runtime
+        demo = Demo(name, command, os.path.join(folder, "cache"), options.seconds, screen)
+        verdict = demo.run()
+        screen.tick(demo)
+        return verdict, report(verdict)
+
+    return stories.play("demo", screen, lambda: find_runtime(options.runtime), tell, options.keep)
 
 
 if __name__ == "__main__":

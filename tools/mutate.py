@@ -64,8 +64,8 @@ def table(path=TABLE):
             continue
         if lines[0].startswith("==== "):
             file = lines[0][5:]
-        elif re.fullmatch(r"\w+ = \S+", lines[0]):
-            tests.update(line.split(" = ") for line in lines)
+        elif named := re.findall(r"^(\w+) = (\S+)$", block[0], re.M):
+            tests.update(named)
         else:
             found.append(_mutation(file, lines, tests, number))
     names = [mutation.name for mutation in found]

