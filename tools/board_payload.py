@@ -49,9 +49,23 @@ def package(source):
     return files
 
 
+def _sources(board):
+    """Return {name: path} of what is for all boards, and of what is for this one in its place."""
+    return {
+        path.name: path
+        for folder in (BOARDS / "common", BOARDS / board)
+        for path in sorted(folder.glob("*.py"))
+        if path.name != "manifest.py"
+    }
+
+
 def programs(board):
     """Return {name: path} of a board's programs: "main" is main.py, "sleep" main_sleep.py."""
-    return {path.stem[5:] or "main": path for path in sorted((BOARDS / board).glob("main*.py"))}
+    return {
+        path.stem[5:] or "main": path
+        for path in _sources(board).values()
+        if path.match("main*.py")
+    }
 
 
 def program(board, name):
@@ -63,11 +77,9 @@ def program(board, name):
     mains = programs(board)
     if name not in mains:
         raise Usage(f"{board} has no program {name!r}; it has {', '.join(mains) or 'none'}.")
-    paths = {}
-    for folder in (BOARDS / "common", BOARDS / board):
-        for path in sorted(folder.glob("*.py")):
-            if path.name != "manifest.py" and path not in mains.values():
-                paths["/" + path.name] = path
+    paths = {
+        "/" + path.name: path for path in _sources(board).values() if path not in mains.values()
+    }
     paths["/main.py"] = mains[name]
     for path in paths.values():
         _check(path)

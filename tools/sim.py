@@ -3,7 +3,7 @@ No board? Real MicroPython firmware for the Pico W runs here, in the emulator rp
 
     tools/sim.py (this process)                                  processes of their own
         Pico W: CPU, flash, USB port = socket://127.0.0.1:N  <--  tools/deploy.py
-          |  boards/pico_w/main.py on MicroPython, with Wi-Fi
+          |  boards/common/main.py on MicroPython, with Wi-Fi
           |  192.168.7.7:8080 and :123 in its network
         FakeServer on 127.0.0.1, and an answer to NTP
 

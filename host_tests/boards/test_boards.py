@@ -46,6 +46,11 @@ def compiled():
     return folder.name
 
 
+def modules():
+    """The files that both boards' programs import."""
+    return [path for path in (BOARDS / "common").glob("*.py") if path.name not in PROGRAMS]
+
+
 class Board:
     """
     A board with a flash, and the world around it.
@@ -83,7 +88,7 @@ class Board:
 
     def load(self, program, change=None):
         """Put one of boards/'s programs on the board; `change` gets its text and returns it."""
-        text = (BOARDS / self.kind / program).read_text()
+        text = (BOARDS / "common" / program).read_text()
         if change:
             changed = change(text)
             assert changed != text
@@ -641,14 +646,6 @@ def test_the_example_has_every_setting_and_its_default():
         assert example == found["DEFAULTS"]
 
 
-@pytest.mark.parametrize("program", PROGRAMS)
-def test_the_programs_of_both_boards_are_the_same(program):
-    # What differs is in board.py; a user's copy is the user's to change.
-    text = (BOARDS / "esp32" / program).read_text()
-    assert (BOARDS / "pico_w" / program).read_text() == text
-    assert max(len(line) for line in text.splitlines()) < 100
-
-
 def test_a_newer_esp32_has_another_thermometer(tmp_path, server):
     board = Board("esp32", tmp_path, endpoint=server.url).load("main.py")
     board.run(60, FAKE_CHIP="esp32s3")
@@ -671,14 +668,14 @@ def test_each_program_starts_on_another_micropython(kind, program):
             raise
         pytest.skip("the WebAssembly port is missing: %s" % e)
     with contextlib.closing(board):
-        for path in [*(BOARDS / "common").glob("*.py"), BOARDS / kind / "board.py"]:
+        for path in [*modules(), BOARDS / kind / "board.py"]:
             board.write("/" + path.name, path.read_bytes())
         library = pathlib.Path(compiled(), "postcache")
         for path in library.rglob("*.mpy"):
             board.write(
                 "/lib/postcache/" + path.relative_to(library).as_posix(), path.read_bytes()
             )
-        text = (BOARDS / kind / program).read_text()
+        text = (BOARDS / "common" / program).read_text()
         board.write("/main.py", re.sub(r"time.sleep\(\d+\)", "time.sleep(0)", text))
         example = (BOARDS / kind / "settings.example.json").read_text()
         board.write("/settings.json", example.replace(": 10,", ": 0.01,").replace(": 20", ": 0.1"))
@@ -730,6 +727,6 @@ def test_the_manifests_freeze_what_the_programs_import(kind):
 
     code = compile((folder / "manifest.py").read_text(), "manifest.py", "exec")
     exec(code, {"module": module, "include": included.append})
-    assert found == {path.name for path in (BOARDS / "common").glob("*.py")} | {"board.py"}
+    assert found == {path.name for path in modules()} | {"board.py"}
     assert included[0].startswith("$(") and included[1] == "../../manifest.py"
     assert (folder / included[1]).resolve() == HERE.parent / "manifest.py"

@@ -97,7 +97,7 @@ class Project:
         example = (ROOT / "boards/esp32/settings.example.json").read_text(encoding="utf-8")
         for name in ("esp32", "pico_w"):
             self.write(f"boards/{name}/settings.example.json", example)
-            self.program("v1", name)
+        self.program("v1")
         self.settings = root / "settings.json"
         self.set()
 
@@ -106,10 +106,10 @@ class Project:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")
 
-    def program(self, who, board="esp32"):
+    def program(self, who):
         self.write("boards/common/helper.py", "WHO = 'helper'\n")
-        self.write(f"boards/{board}/main.py", MAIN % {"who": who})
-        self.write(f"boards/{board}/main_sleep.py", MAIN % {"who": "asleep"})
+        self.write("boards/common/main.py", MAIN % {"who": who})
+        self.write("boards/common/main_sleep.py", MAIN % {"who": "asleep"})
 
     def set(self, **changes):
         found = {
@@ -238,7 +238,7 @@ def test_a_bare_board_gets_what_package_json_and_the_boards_folder_list(board, n
                 assert files["/" + path.name] == path.read_bytes()
     wanted |= {"/main.py", "/settings.json", "/lib/postcache.json"}
     assert wanted == {path for path in files if not path.startswith("/cache/")}
-    assert files["/main.py"] == (ROOT / "boards" / name / "main.py").read_bytes()
+    assert files["/main.py"] == (ROOT / "boards" / "common" / "main.py").read_bytes()
     assert json.loads(files["/settings.json"]) == json.loads(settings.read_text())
     assert "Self-test" in done.stdout and "read back" in done.stdout
     figures = re.findall(
@@ -317,6 +317,13 @@ def test_another_program_takes_the_place_of_main_py(board, run, project):
     assert wrong.status == 2 and "main, sleep" in wrong.err
 
 
+def test_a_file_of_the_board_goes_before_that_for_all_boards(board, run, project):
+    project.write("boards/esp32/main.py", MAIN % {"who": "its own"})
+    project.write("boards/pico_w/helper.py", "WHO = 'of the other'\n")
+    assert run(board).status == 0
+    assert stored(board)[0] == "its own, helper"
+
+
 def test_a_dry_run_says_what_a_run_does_and_writes_nothing(board, run, project):
     board.write("/main.py", "print('mine')\n")
     before = board.files(), board.folders()
@@ -391,7 +398,7 @@ def test_what_arrives_damaged_takes_no_place(board, run, project, monkeypatch):
 
 def test_a_board_that_goes_away_and_comes_back_is_followed_again(board, run, monkeypatch, project):
     ticking = "import time\nwhile 1:\n print('tick')\n time.sleep_ms(10)\n"
-    project.write("boards/esp32/main.py", ticking)
+    project.write("boards/common/main.py", ticking)
     seen = []
     lives = []
 
@@ -670,7 +677,7 @@ def test_a_certificate_beside_the_settings_goes_along(board, run, project):
 
 
 def test_a_program_that_does_not_compile_stays_on_the_host(run, project):
-    project.write("boards/esp32/main.py", "import time\nwhile True\n    pass\n")
+    project.write("boards/common/main.py", "import time\nwhile True\n    pass\n")
     done = run("socket://127.0.0.1:1")
     assert done.status == 1 and "main.py, line 2" in done.err
 
@@ -1094,7 +1101,7 @@ def test_killed_at_any_line_it_says_the_board_boots(board, run, project, start):
 
 
 def test_when_nobody_hears_it_any_more_it_ends(project, start):
-    project.write("boards/esp32/main.py", "while 1: print('tick')\n")
+    project.write("boards/common/main.py", "while 1: print('tick')\n")
     process = start(60, "follow")  # and then `head` is gone
     process.stdout.close()
     assert process.wait(60) == 1
