@@ -1,28 +1,21 @@
 """
-The link to a board: which port it is on, how its REPL is reached, and what a failure means.
+deploy's link to a board: which port it is on, how its prompt is reached, and what a failure means.
 
-mpremote's SerialTransport does the talking. What is added here: a deadline for every wait, which
-counts from the last byte heard (a board that is at work says so, however slow it is); patience
-with a board that sleeps, or whose USB port goes away when it restarts; its watchdog, which must
-not bite while its program stands still; and for all that can go wrong a sentence that says what to
-do. No sentence holds what was sent: that may be a password.
+postcache.host.link does the talking. What is added here: patience with a board that sleeps, or
+whose USB port goes away when it restarts; its watchdog, which must not bite while its program
+stands still; and for all that can go wrong a sentence that says what to do. No sentence holds what
+was sent: that may be a password.
 """
 
-import ast
 import contextlib
 import errno
-import io
 import os
-import re
-import socket
-import struct
 import time
-from typing import Any
 
 import serial
-import serial.tools.list_ports
-from mpremote.transport import TransportError
-from mpremote.transport_serial import SerialTransport
+
+from postcache.host import Problem, link
+from postcache.host.link import LOST, Garbled, TransportError, usb_ports
 
 QUIET = 30  # s without a byte before a board that was at work is given up
 OPENING = 1  # s between two tries to open a port that is not there
@@ -114,50 +107,18 @@ _GARBLED = (
 _RESET = "import time, machine\ntime.sleep_ms(100)\nmachine.reset()"
 
 
-class Trouble(Exception):
-    """It cannot go on; the message is a sentence for the person, which says what to do."""
-
-
-class BoardError(Trouble):
-    """
-    The board raised an exception.
-
-    Attributes: `errno`, an OSError's number, else None; `what`, the sentence without advice.
-    """
-
-    def __init__(self, text):
-        last = (text.strip().splitlines() or [""])[-1]
-        name = last.partition(":")[0]
-        number = re.match(r"OSError: (?:\[Errno |\()?(\d+)", last)
-        self.errno = int(number[1]) if number else None
-        # Of other exceptions only the name: the text may hold anything.
-        name = name if name.isidentifier() else "an exception"
-        if self.errno is not None:
-            with contextlib.suppress(ValueError):
-                name = f"OSError {self.errno} ({os.strerror(self.errno)})"
-        if name == "MemoryError":
-            self.what = "The board has too little memory free."
-            more = "If that does not help, its boot.py takes too much."
-        else:
-            self.what = f"The board stopped with {name}."
-            more = "If it says so again, the cable or the flash may be bad."
-        super().__init__(
-            f"{self.what} Press its reset button and run the same command again. {more}"
-        )
-
-
 def find_port(board):
     """Return the serial port that the board must be on; None when there is none (yet).
 
-    Raises Trouble when there are several: trying each would stop the programs of other boards.
+    Raises Problem when there are several: trying each would stop the programs of other boards.
     """
     found = []
-    for port in sorted(serial.tools.list_ports.comports()):
-        kind, name = _VENDORS.get(port.vid or 0, ("", ""))
+    for port in usb_ports():
+        kind, name = _VENDORS.get(port.vid, ("", ""))
         if kind in (board, None) and (port.vid, port.pid) != _DEBUG_PROBE:
             found.append((port.device, port.description or name))
     if len(found) > 1:
-        raise Trouble(
+        raise Problem(
             "Several ports may be the board's; name the right one with --port: "
             + ", ".join(f"{device} ({text})" for device, text in found)
             + "."
@@ -166,11 +127,7 @@ def find_port(board):
 
 
 def _none_found(board):
-    others = [
-        f"{port.device} ({port.description})"
-        for port in sorted(serial.tools.list_ports.comports())
-        if port.vid
-    ]
+    others = [f"{port.device} ({port.description})" for port in usb_ports()]
     text = (
         f"No {board} board was found on USB. Plug it in with a cable that carries data, "
         "press its reset button if it sleeps, and run the same command again"
@@ -211,7 +168,7 @@ def _cannot_open(port, error):
     return f"{port} cannot be opened (error {number}): is it a board's serial port?", False
 
 
-class Link(SerialTransport):
+class Link(link.Link):
     """
     An open port to a board.
 
@@ -224,10 +181,8 @@ class Link(SerialTransport):
     Attributes: `port`; after enter(): `name` of the implementation, `version`, a tuple, `mpy`,
     `platform`, `machine`.
 
-    All methods raise Trouble.
+    All methods raise Problem.
     """
-
-    serial: Any  # pyserial's; mpremote has others in its place at times, which are not used here
 
     def __init__(self, port, board, wait, say):
         self.auto = port == "auto"
@@ -237,7 +192,7 @@ class Link(SerialTransport):
         self.wait = wait
         self.say = say
         self.entered = False
-        self._heard = self._waited = self._opened = False
+        self._waited = self._opened = False
         self._open()
 
     def _patience(self, pause=OPENING):
@@ -260,23 +215,19 @@ class Link(SerialTransport):
                 if not found:
                     if self._patience():
                         continue
-                    raise Trouble(_none_found(self.board))
+                    raise Problem(_none_found(self.board))
                 self.port = found
             try:
-                super().__init__(self.port, timeout=QUIET)
-                self.serial.write_timeout = QUIET
+                super().__init__(self.port, QUIET)
                 self._opened = True
-                line = getattr(self.serial, "_socket", None)
-                if line:  # mpremote writes in small pieces; TCP would wait 40 ms with each second
-                    line.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 return
             except ValueError as error:
-                raise Trouble(_cannot_open(self.port, error)[0]) from None
+                raise Problem(_cannot_open(self.port, error)[0]) from None
             except (TransportError, OSError):
                 sentence, waiting = self._why()
             # A port that was ours comes back for its superuser alone, and is everybody's then.
             if not ((waiting or self._opened) and self._patience()):
-                raise Trouble(sentence)
+                raise Problem(sentence)
 
     def _why(self):
         """mpremote drops the reason: open the port once more, to hear it."""
@@ -285,49 +236,6 @@ class Link(SerialTransport):
         except (OSError, ValueError) as error:
             return _cannot_open(self.port, error)
         return _cannot_open(self.port, OSError(errno.EBUSY, ""))  # free by now
-
-    def close(self):
-        with contextlib.suppress(OSError):
-            super().close()
-        with contextlib.suppress(OSError):
-            self.serial.close()
-
-    def read_until(
-        self, min_num_bytes, ending, timeout=10, data_consumer=None, timeout_overall=None
-    ):
-        # mpremote's own looks every 10 ms, which is most of the time of a short command, and
-        # copies all that it has for each byte; and it has no end while something comes.
-        data = bytearray()
-        begin = last = time.monotonic()
-        while not data.endswith(ending):
-            byte = self.serial.read(1) if self.is_pty or self.serial.in_waiting else b""
-            now = time.monotonic()
-            if byte:
-                data += byte
-                last = now
-                self._heard = True
-            elif now >= last + QUIET:
-                break
-            if timeout_overall and now >= begin + timeout_overall:
-                break
-            if not byte:
-                time.sleep(0.001)
-        return bytes(data)
-
-    def enter_raw_repl(self, soft_reset=True, timeout_overall=QUIET):
-        # mpremote's own prints what it did not expect, and has no end while something comes.
-        self.serial.write(b"\r\x03")
-        end = time.monotonic() + NUDGE
-        while self.serial.in_waiting and time.monotonic() < end:
-            self.serial.read(self.serial.in_waiting)
-        self.serial.write(b"\r\x01")
-        banner = b"raw REPL; CTRL-B to exit\r\n"
-        steps = [(banner + b">", b"\x04"), (b"soft reboot\r\n", b"")] if soft_reset else []
-        for ending, answer in (*steps, (banner, b"")):
-            if not self.read_until(1, ending, timeout_overall=timeout_overall).endswith(ending):
-                raise TransportError("no raw REPL")
-            self.serial.write(answer)
-        self.in_raw_repl = True
 
     # --- Getting in ---
 
@@ -353,15 +261,15 @@ class Link(SerialTransport):
             except OSError as error:
                 self.close()  # its USB port went away: it sleeps again, or restarts
                 if "://" in self.port:
-                    raise Trouble(_cannot_open(self.port, error)[0]) from None
+                    raise Problem(_cannot_open(self.port, error)[0]) from None
             if not self._patience(0):
-                if self._heard:
-                    raise Trouble(
+                if self.heard:
+                    raise Problem(
                         f"What is on {self.port} does not stop for Ctrl-C, or is not MicroPython: "
                         "press its reset button and run the same command again; if that does not "
                         "help, install MicroPython (https://micropython.org/download)."
                     )
-                raise Trouble(
+                raise Problem(
                     f"Nothing answers on {self.port}: press the board's reset button and run the "
                     "same command again. A board without MicroPython needs that first "
                     "(https://micropython.org/download)."
@@ -369,7 +277,7 @@ class Link(SerialTransport):
         self.entered = True
         facts = self.run(_FIRST)
         if not facts:
-            raise Trouble(f"What is on {self.port} answers, but not as MicroPython does.")
+            raise Problem(f"What is on {self.port} answers, but not as MicroPython does.")
         self.name, self.version, self.mpy, self.platform, self.machine, self._watched = facts[0]
         if self._watched:
             self.run(_CLEAN)
@@ -407,7 +315,7 @@ class Link(SerialTransport):
 
     def _gone(self):
         self.entered = False
-        raise Trouble(
+        raise Problem(
             f"The board on {self.port} went away or stopped answering. Nothing is lost: plug it "
             "in again and run the same command."
         ) from None
@@ -416,21 +324,23 @@ class Link(SerialTransport):
 
     def run(self, code):
         """Run `code` on the board; return the values that it told, see on_board.py."""
+        with self._talking():
+            return self.told(code)
+
+    def get(self, path):
+        """Return the content of a file, bytes."""
+        with self._talking():
+            return self.read(path)
+
+    @contextlib.contextmanager
+    def _talking(self):
+        """Say in a sentence what goes wrong, in a `with`."""
         try:
-            with contextlib.redirect_stdout(io.StringIO()):  # it may print what it heard
-                out, err = self.exec_raw(code)
-        except (TransportError, OSError, struct.error):
+            yield
+        except Garbled:
+            raise Problem(_GARBLED) from None
+        except LOST:
             self._gone()
-        if err:
-            raise BoardError(err.decode("utf-8", "replace"))
-        try:
-            return [
-                ast.literal_eval(line.partition(b"\x1e")[2].decode())
-                for line in out.splitlines()
-                if b"\x1e" in line  # after what a timer of the program's prints, perhaps
-            ]
-        except (ValueError, SyntaxError):
-            raise Trouble(_GARBLED) from None
 
     def call(self, function, *arguments):
         """Call a function of on_board.py; return the values that it told."""
@@ -442,17 +352,15 @@ class Link(SerialTransport):
         """Call a function of on_board.py that tells one value; return that."""
         told = self.call(function, *arguments)
         if len(told) != 1:
-            raise Trouble(_GARBLED)
+            raise Problem(_GARBLED)
         return told[0]
 
     # --- Getting out ---
 
     def restart(self):
         """Reset the board, so that its main.py runs."""
-        try:
+        with self._talking():
             self.exec_raw_no_follow(_RESET)
-        except (TransportError, OSError, struct.error):
-            self._gone()
         self.entered = False
 
     def leave(self):
@@ -468,9 +376,8 @@ class Link(SerialTransport):
             self.exec_raw_no_follow(_RESET)
             data = self.read_until(1, b"\x04", timeout_overall=ANSWER)
             if data.endswith(b"\x04"):
-                self.serial.write(b"\r\x02\x04")
-                self.read_until(1, b"soft reboot", timeout_overall=ANSWER)
-        except (TransportError, OSError, struct.error):
+                self.start_over()
+        except LOST:
             return False
         return True
 

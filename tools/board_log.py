@@ -5,8 +5,8 @@ import os
 import re
 from pathlib import Path
 
-from board_link import Trouble
 from board_plan import line, say, sha
+from postcache.host import Problem
 
 # The names that a log's files have; see docs/format.md.
 _FILE = re.compile(
@@ -37,7 +37,7 @@ def backup(board, found, target):
         target: str, the folder on the host; a new one is made in it, <device>-<UTC time>, which
             has its name once all is in it.
 
-    Raises Trouble.
+    Raises Problem.
     """
     device = re.sub(r"[^A-Za-z0-9_-]+", "-", str(board.config.get("device", ""))).strip("-")
     moment = datetime.datetime.now(datetime.timezone.utc).strftime("%Y%m%dT%H%M%SZ")
@@ -61,7 +61,7 @@ def backup(board, found, target):
                     continue
                 data = board.get(path)
                 if sha(data) != digest:
-                    raise Trouble(
+                    raise Problem(
                         f"{path} could not be read twice alike, so there is no backup: the flash "
                         "may be worn out. Nothing on the board was changed."
                     )
@@ -76,7 +76,7 @@ def backup(board, found, target):
                 count += 1
         part.rename(place)
     except OSError as error:
-        raise Trouble(
+        raise Problem(
             f"The backup cannot be written to {part} ({error.strerror}); nothing on the board was "
             "changed."
         ) from None

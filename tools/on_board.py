@@ -124,17 +124,6 @@ def space():
     tell((s[1] or s[0], s[2], s[4] if s[4] <= s[2] else 0))
 
 
-def get(path):
-    """Tell the content of a file, in base64, piece by piece; nothing if it is not there."""
-    if kind(path) == 0x8000:
-        with open(path, "rb") as f:
-            while True:
-                part = f.read(768)
-                if not part:
-                    break
-                tell(binascii.b2a_base64(part))
-
-
 def put(path, part, first, last):
     """Write a piece, in base64, of a staged file; tell its size and hash when it was the last."""
     global _file  # noqa: PLW0603 - it stays open between two calls

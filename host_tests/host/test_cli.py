@@ -997,31 +997,40 @@ while True:
     assert len(board.files()["/fed"]) > 10 + 7  # for each file in the list, and for each read
 
 
-def test_what_a_board_prints_amid_a_file_is_not_taken_for_the_log(board):
+@pytest.mark.parametrize("printed", ["QUJD", "\x1e'QUJD'", "\x1enonsense"])
+def test_what_a_board_prints_amid_a_file_is_not_taken_for_the_log(printed, board):
     give(board, GOLDEN / "v1-dropped")
     board.write(
         "/main.py",
-        b"""
+        """
 import time
 class Watchdog:
     n = 0
     def feed(self):
         self.n += 1
-        if self.n == 16:  # behind the list of names
-            print("QUJD")
+        if self.n == 26:  # behind the list of names
+            print(%r)
 wdt = Watchdog()
 print("ready")
 while True:
     time.sleep(0.05)
-""",
+"""
+        % printed,
     )
     board.unplug()
     board.plug()
     board.wait_for("ready")
-    code, out, err = over_port(board)
-    assert (code, out) == (2, "")
-    assert "the board does not answer as MicroPython does" in err
-    assert INTERRUPTED in err  # and it was started again all the same
+    code, out, err = over_port(board, "--json")
+    if printed == "QUJD":  # what is told has a mark in front of it
+        assert (code, err) == (0, INTERRUPTED)
+        state = json.loads(out)
+        here = status(GOLDEN / "v1-dropped")
+        assert state == {**here, "path": state["path"], "bytes": state["bytes"]}
+    else:
+        assert (code, out) == (2, "")
+        assert "the board does not answer as MicroPython does" in err
+        assert INTERRUPTED in err  # and it was started again all the same
+    assert board.output.count("QUJD") == (printed != "\x1enonsense")
 
 
 def test_a_port_that_cannot_be_used_is_a_sentence(board):
