@@ -79,8 +79,9 @@ def _mutation(file, lines, tests, number):
     name, _, breaks = lines[0].rpartition(": ")
     change = [line[4:] for line in lines[1:] if line.startswith("    ")]
     named = [line.strip() for line in lines[1:] if not line.startswith("    ")]
+    module = Path(file.replace("/__init__.py", ".py")).stem
     mutation = Mutation(
-        f"{Path(file).stem}: {name}",
+        f"{module}: {name}",
         f"lib/postcache/{file}",
         breaks,
         [line[2:] for line in change if line[:1] != "+"],

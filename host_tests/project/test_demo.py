@@ -1,6 +1,6 @@
 """The demo runs on both runtimes, and it can fail: `compare` sees whatever must not happen."""
 
-import importlib.util
+import importlib
 import os
 import pathlib
 import re
@@ -18,13 +18,7 @@ DEMO = ROOT / "tools" / "demo.py"
 def demo():
     """The module tools/demo.py."""
     sys.path.insert(0, str(DEMO.parent))  # for its neighbours
-    try:
-        spec = importlib.util.spec_from_file_location("demo", DEMO)
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-        yield module
-    finally:
-        sys.path.remove(str(DEMO.parent))
+    return importlib.import_module("demo")
 
 
 def arrived(*pairs, stream="a"):
