@@ -122,10 +122,6 @@ class InfluxServer(FakeServer):
                 for (measurement, tags, timestamp, _), fields in self._points.items()
             ]
 
-    @property
-    def answers(self):
-        return self._script
-
     def error(self, status, message="", retry_after=None):
         """Return an Answer that refuses a request as this version words it."""
         if self.version == 2:
@@ -160,14 +156,14 @@ class InfluxServer(FakeServer):
     def _check_request(self, request):
         path = request.path.partition("?")[0]
         if request.method != "POST" or path != _ENDPOINTS[self.version]:
-            self._note("%s %s is not the write API" % (request.method, path))
+            self.note("%s %s is not the write API" % (request.method, path))
             raise _Refused(404, "path not found")
         kind = request.headers.get("content-type", "text/plain")
         if kind.partition(";")[0].strip().lower() != "text/plain":
-            self._note("Content-Type is %s, not text/plain" % kind)
+            self.note("Content-Type is %s, not text/plain" % kind)
         scheme, _, token = request.headers.get("authorization", "").partition(" ")
         if scheme and scheme not in _SCHEMES[self.version]:
-            self._note("Authorization begins with %s, not %s" % (scheme, _SCHEMES[self.version]))
+            self.note("Authorization begins with %s, not %s" % (scheme, _SCHEMES[self.version]))
             raise _Refused(401, "unauthorized access")
         if token != self.token and self.token is not None:
             raise _Refused(401, "unauthorized access")
@@ -179,12 +175,12 @@ class InfluxServer(FakeServer):
         given = urllib.parse.parse_qsl(path.partition("?")[2], keep_blank_values=True)
         query = dict(given)
         if len(query) < len(given) or not query.keys() <= set(known):
-            self._note("the parameters are %r, not some of %r" % (given, known))
+            self.note("the parameters are %r, not some of %r" % (given, known))
         precisions = {name: short for short, name in _PRECISIONS[self.version].items()}
         precision = query.get("precision", "ns" if self.version == 2 else "auto")
         partial = query.get("accept_partial", "true")
         if precision not in precisions or partial not in ("true", "false"):
-            self._note("the parameters are %r" % given)
+            self.note("the parameters are %r" % given)
             raise _Refused(400, "invalid precision; valid are %s" % ", ".join(precisions))
         if self.version == 2 and query.get("org") != self.org:
             raise _Refused(404, 'organization name "%s" not found' % query.get("org"))
@@ -192,7 +188,7 @@ class InfluxServer(FakeServer):
             raise _Refused(404, 'bucket "%s" not found' % query.get("bucket"))
         if self.version == 3 and query.get("db") != self.bucket:
             # A real one creates the database: this is how data lands where nobody looks.
-            self._note("the database is %r, not %r" % (query.get("db"), self.bucket))
+            self.note("the database is %r, not %r" % (query.get("db"), self.bucket))
             raise _Refused(404, "database not found")
         return UNITS.get(precisions[precision]), partial == "true"
 
@@ -202,7 +198,7 @@ class InfluxServer(FakeServer):
         try:
             return split_lines(request.body.decode())
         except UnicodeDecodeError as error:
-            self._note("the body is not UTF-8: %s" % error)
+            self.note("the body is not UTF-8: %s" % error)
             raise _Refused(400, "the body is not UTF-8") from None
 
     # The points
@@ -210,7 +206,7 @@ class InfluxServer(FakeServer):
     def _store(self, lines, unit, partial):
         """Store what can be stored; returns the Answer."""
         if not lines:
-            self._note("an empty body")
+            self.note("an empty body")
             return (
                 Answer(204) if self.version == 2 else self.error(400, "incoming write was empty")
             )
@@ -242,7 +238,7 @@ class InfluxServer(FakeServer):
                 points[number] = parse_line(line, unit)
             except LineError as error:
                 refused[number] = str(error)
-                self._note("line %d, %r: %s" % (number, line, error))
+                self.note("line %d, %r: %s" % (number, line, error))
         return points, refused
 
     def _learn(self, schema, point, types):

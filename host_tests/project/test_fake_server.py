@@ -546,7 +546,7 @@ def test_a_body_left_unread_is_not_taken_for_a_request(server):
 
 
 def test_a_rude_early_answer_resets(server):
-    server.script(Answer.early(413, rude=True))
+    server.script(Answer.early(413, end="reset"))
     with connect(server) as client:
         client.sendall(POST)
         wait_reset(client)

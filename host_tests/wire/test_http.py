@@ -100,12 +100,12 @@ print("all open")
 @pytest.mark.parametrize("status", [413, 401])
 def test_a_refusal_in_the_middle_of_a_large_body_is_heard(runtime, server, status, rude):
     # The rest is read politely, or the connection reset, as the little servers do.
-    server.script(Answer.early(status, body=b"too much", rude=rude))
+    server.script(Answer.early(status, body=b"too much", end="reset" if rude else "close"))
     assert post(runtime, server.url, chunks=1000, size=10000)[:3:2] == [status, "too much"]
 
 
 def test_a_good_answer_to_half_a_body_is_none(runtime, server):
-    server.script(Answer.early(200, rude=True))
+    server.script(Answer.early(200, end="reset"))
     kind, number, *_ = post(runtime, server.url, chunks=1000, size=10000)
     assert isinstance(kind, str)
     assert number in (32, 104)

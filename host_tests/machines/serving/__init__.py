@@ -1,0 +1,1 @@
+"""The parts of fake_server.py: answer (data), request, wire, connection, receiver."""
