@@ -1,14 +1,13 @@
 """
-The server in a process of its own, so that its work does not take the GIL of what is measured.
-
-    python bench/server.py      prints its URL; each line on stdin is answered with
-                                "requests bytes", the end of stdin ends it
+The tests' server in a process of its own, so that its work does not take the GIL of what is
+measured.
 """
 
+import pathlib
 import subprocess
 import sys
 
-import measure  # noqa: F401, for its search path
+PROGRAM = pathlib.Path(__file__).parents[1] / "host_tests" / "machines" / "fake_server.py"
 
 
 class Server:
@@ -20,7 +19,7 @@ class Server:
 
     def __init__(self):
         self._process = subprocess.Popen(
-            [sys.executable, __file__],
+            [sys.executable, str(PROGRAM), "--port", "0", "--counts"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             universal_newlines=True,
@@ -43,23 +42,3 @@ class Server:
         self._process.stdin.close()
         self._process.wait(10)
         self._process.stdout.close()
-
-
-def main():
-    """Serve until the end of stdin."""
-    from fake_server import FakeServer
-
-    size = 0
-
-    def count(request):
-        nonlocal size
-        size += request.size
-
-    with FakeServer(record=False, on_request=count) as server:
-        print(server.url, flush=True)
-        for _ in sys.stdin:
-            print(server.request_count, size, flush=True)
-
-
-if __name__ == "__main__":
-    main()

@@ -18,6 +18,7 @@ import sys
 import types
 
 import pytest
+from fake_server import Answer, FakeServer
 
 from conftest import HERE, find_runtime, say, tally
 
@@ -812,37 +813,22 @@ def test_a_port_that_is_not_there(run):
     assert done.status == 1 and "no serial port" in done.err
 
 
-STRANGER = """
-import socket, sys
-s = socket.create_server(("127.0.0.1", 0))
-print(s.getsockname()[1], flush=True)
-c, _ = s.accept()
-while sys.argv[2] or c.recv(1000):
-    c.sendall(sys.argv[1].encode() * 1000)
-"""
-
-
 @pytest.mark.parametrize(
-    ("words", "always", "said"),
+    ("stranger", "said"),
     [
-        ("$GPGGA,1,2,3\r\n", "", "not MicroPython"),
-        ("$GPGGA,1,2,3\r\n", "1", "not MicroPython"),
-        (">>> ", "1", "not MicroPython"),
-        ("", "", "Nothing answers"),
+        (Answer.swallow(b"$GPGGA,1,2,3\r\n" * 1000), "not MicroPython"),
+        (Answer.raw(b"", endless=b"$GPGGA,1,2,3\r\n", read="nothing"), "not MicroPython"),
+        (Answer.raw(b"", endless=b">>> ", read="nothing"), "not MicroPython"),
+        (Answer.swallow(), "Nothing answers"),
     ],
 )
-def test_what_is_no_micropython(run, monkeypatch, words, always, said):
+def test_what_is_no_micropython(run, monkeypatch, stranger, said):
     """A stranger that takes all that is sent and babbles or is silent, or that never stops."""
     monkeypatch.setattr(board_link, "ANSWER", 0.5)
-    command = [sys.executable, "-c", STRANGER, words, always]
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL, "text": True}
-    stranger = subprocess.Popen(command, **pipes)
-    try:
-        done = run("socket://127.0.0.1:" + stranger.stdout.readline().strip(), "--wait", "0")
-        assert done.status == 1 and said in done.err
-    finally:
-        stranger.kill()
-        stranger.communicate()
+    with FakeServer() as server:
+        server.default = stranger
+        done = run("socket://127.0.0.1:%d" % server.port, "--wait", "0")
+    assert done.status == 1 and said in done.err
 
 
 def test_what_is_lost_on_the_line_is_a_sentence(board, run, monkeypatch):

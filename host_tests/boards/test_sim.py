@@ -18,6 +18,7 @@ import sys
 import time
 
 import pytest
+from fake_server import FakeServer
 
 ROOT = pathlib.Path(__file__).parents[2]
 SIM = ROOT / "tools" / "sim.py"
@@ -343,12 +344,7 @@ class Network:
 
 @emulator
 def test_the_servers_address_leads_to_our_loopback_and_no_other_leads_anywhere(sim):
-    async def story():
-        accepted = []
-        server = await asyncio.start_server(
-            lambda _, writer: accepted.append(writer), "127.0.0.1", 0
-        )
-        port = server.sockets[0].getsockname()[1]
+    async def story(port):
         calls = []
 
         async def connect():
@@ -368,11 +364,9 @@ def test_the_servers_address_leads_to_our_loopback_and_no_other_leads_anywhere(s
         assert (ip.src_ip, tcp.src_port, tcp.dst_port) == (b"\xc0\xa8\x07\x07", 8080, 50000)
         assert calls == [1]
         network.bridge.reset()
-        server.close()
-        for writer in accepted:
-            writer.close()
 
-    asyncio.run(story())
+    with FakeServer() as server:
+        asyncio.run(story(server.port))
 
 
 @emulator

@@ -20,6 +20,7 @@ import threading
 
 import pytest
 import wasm_board
+from fake_server import Answer, FakeServer
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from logs import GOLDEN, LOGS
@@ -1055,18 +1056,9 @@ def test_a_board_that_is_unplugged_midway_is_a_sentence(n, board):
 
 def test_what_is_no_board_is_a_sentence():
     pytest.importorskip("mpremote")
-    import socket
-
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        # It takes the connection and hangs up, as what is no board may.
-        def hang_up():
-            server.accept()[0].close()
-
-        thread = threading.Thread(target=hang_up)
-        thread.start()
-        code, out, err = call(
-            "status", "--port", "socket://127.0.0.1:%d" % server.getsockname()[1]
-        )
-        thread.join()
+    with FakeServer() as server:
+        server.default = Answer.close_before()  # it hangs up, as what is no board may
+        code, out, err = call("status", "--port", "socket://127.0.0.1:%d" % server.port)
+    assert server.connections == 1
     assert (code, out) == (2, "")
     assert "the board does not answer" in err and err.count("\n") == 1

@@ -420,12 +420,35 @@ def _describe(request):
     )
 
 
+def _count(options):
+    """Serve until the end of stdin: the server whose work must not take the GIL of a bench."""
+    size = 0
+
+    def count(request):
+        nonlocal size
+        size += request.size
+
+    with FakeServer(options.port, record=False, on_request=count) as server:
+        server.default = Answer(options.status)
+        print(server.url, flush=True)
+        for _ in sys.stdin:
+            print(server.request_count, size, flush=True)
+    return 0
+
+
 def main(arguments=None):
     """The command line: serve until Ctrl-C and print one line per request. Returns 0."""
     parser = argparse.ArgumentParser(description="Answers every request and shows what arrives.")
     parser.add_argument("--port", type=int, default=8080, help="0 takes a free one [8080]")
     parser.add_argument("--status", type=int, default=200, help="the answer to all [200]")
+    parser.add_argument(
+        "--counts",
+        action="store_true",
+        help="look into nothing; answer each line of stdin by the counts of requests and bytes",
+    )
     options = parser.parse_args(arguments)
+    if options.counts:
+        return _count(options)
     signal.signal(signal.SIGINT, signal.default_int_handler)  # also when started with &
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     server = FakeServer(

@@ -350,50 +350,8 @@ def test_an_answer_that_comes_after_close_is_not_noted(runtime, path, server):
     assert server.receiver.lines == RECORDS
 
 
-class Listener:
-    """A server of the test's own: narrow, and silent until it is told."""
-
-    def __init__(self, port=0, backlog=8):
-        self.socket = socket.socket()
-        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
-        self.socket.settimeout(30)
-        self.socket.bind(("127.0.0.1", port))
-        self.socket.listen(backlog)
-        self.port = self.socket.getsockname()[1]
-        self.url = "http://127.0.0.1:%d/readings" % self.port
-        self._open = [self.socket]
-
-    def accept(self):
-        connection = self.socket.accept()[0]
-        connection.settimeout(30)
-        self._open.append(connection)
-        return connection
-
-    def fill(self):
-        """Fill the queue of those who wait for accept(): the next one's connect() hangs."""
-        while True:
-            client = socket.socket()
-            self._open.append(client)
-            client.settimeout(0.2)
-            try:
-                client.connect(("127.0.0.1", self.port))
-            except OSError:
-                return
-
-    def close(self):
-        for each in self._open:
-            each.close()
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        self.close()
-
-
 def store_large_batch(runtime, path):
-    """Add records to those that are there: all fit into a batch, but not into a Listener."""
+    """Add records to those that are there: all fit into a batch, but not into a narrow server."""
     lines = [{"n": n, "x": "x" * 1000} for n in range(200 if runtime.name == "cpython" else 6)]
     with POSTCache(None, path) as cache:
         for line in lines:
@@ -433,76 +391,58 @@ def test_cancelled_while_waiting_for(runtime, phase, how, path, server):
 
 
 @pytest.mark.parametrize("how", ["run", "flush"])
-def test_cancelled_while_connecting(runtime, how, path):
-    with Listener(backlog=0) as listener:
-        listener.fill()
-        with Program(runtime, listener.url, path) as program:
-            program.start()
-            program.until_connecting()
-            for _ in range(100):
-                assert program.state() == [3, 0, False]
-            assert program.cancel() == ["cancelled"]
-            program.until_closed()
-            assert program.state() == [3, 0, True]
-            listener.close()
-            with FakeServer(port=listener.port) as server:
-                deliver(how, program)
-            assert server.receiver.raw_lines == RECORDS
-            assert server.errors == []
+def test_cancelled_while_connecting(runtime, how, path, server):
+    server.deaf()
+    with Program(runtime, server.url, path) as program:
+        program.start()
+        program.until_connecting()
+        for _ in range(100):
+            assert program.state() == [3, 0, False]
+        assert program.cancel() == ["cancelled"]
+        program.until_closed()
+        assert program.state() == [3, 0, True]
+        server.up()
+        deliver(how, program)
+    assert server.receiver.raw_lines == RECORDS
 
 
 @pytest.mark.parametrize("how", ["run", "flush"])
 def test_cancelled_while_sending(runtime, how, path):
     lines = store_large_batch(runtime, path)
-    with Listener() as listener, Program(runtime, listener.url, path) as program:
+    with FakeServer(rcvbuf=2048) as server, Program(runtime, server.url, path) as program:
+        server.script(Answer.hang_before())
         program.narrow()
         program.start()
-        connection = listener.accept()
-        assert connection.recv(4) == b"POST"
+        (request,) = server.wait_for(1)
         for _ in range(100):
             assert program.state() == [len(lines), 0, False]
         assert program.cancel() == ["cancelled"]
         program.until_closed()
         assert program.state() == [len(lines), 0, True]
-        size = 0
-        try:
-            while True:
-                data = connection.recv(65536)
-                if not data:
-                    break
-                size += len(data)
-        except ConnectionResetError:
-            pass
-        assert size < (len(lines) - 3) * 1000, "it was not in the middle of it"
-        listener.close()
-        with FakeServer(port=listener.port) as server:
-            deliver(how, program)
-        assert server.receiver.raw_lines == lines
-        assert server.errors == []
+        server.release()
+        server.wait_closed()
+        assert request.unread < (len(lines) - 3) * 1000, "it was not in the middle of it"
+        deliver(how, program)
+    assert server.receiver.raw_lines == lines
+    assert server.errors == []
 
 
 def test_refused_before_the_body_was_read(runtime, path):
     """The answer counts though the rest of the request could not be sent; a 200 does not."""
     lines = store_large_batch(runtime, path)
-    with Listener() as listener, Program(runtime, listener.url, path) as program:
+    with FakeServer(rcvbuf=2048) as server, Program(runtime, server.url, path) as program:
+        for status in (503, 200):
+            server.script(Answer.early(status, read="nothing", end="reset"))
         program.narrow()
         program.start()
         for i, status in enumerate((503, 200)):
-            connection = listener.accept()
-            assert connection.recv(4) == b"POST"
-            connection.send(b"HTTP/1.1 %d X\r\nContent-Length: 0\r\n\r\n" % status)
-            connection.shutdown(socket.SHUT_RDWR)
-            connection.close()  # with unread bytes: RST
             done, waiting, seen, error = program.outcome(i)
             assert (done, waiting) == (False, len(lines)), error
             assert (seen == 503) if status == 503 else (seen is None)
             program.until_closed()
             program.jump()
-        listener.close()
-        with FakeServer(port=listener.port) as server:
-            program.jump()
-            program.empty()
-        assert server.receiver.raw_lines == lines
+        program.empty()
+    assert server.receiver.raw_lines == lines
 
 
 # --- TLS ---
@@ -576,21 +516,19 @@ def test_tls_an_end_of_stream_that_nobody_vouches_for(runtime, path, certificate
 
 
 def test_tls_cancelled_in_the_handshake(runtime, path, certificates):
-    with Listener() as listener:
-        url = listener.url.replace("http:", "https:")
-        with Program(runtime, url, path, LONG, certificates.files["PEM"]) as program:
+    with FakeServer(tls=certificates.contexts["good"]) as server:
+        server.hello = "hang"
+        with Program(runtime, server.url, path, LONG, certificates.files["PEM"]) as program:
             program.start()
-            connection = listener.accept()
-            assert connection.recv(1) == b"\x16"  # a handshake
+            server.wait_until(lambda: server.hellos == 1)
             for _ in range(100):
                 assert program.state() == [3, 0, False]
             assert program.cancel() == ["cancelled"]
             program.until_closed()
             assert program.state() == [3, 0, True]
-            listener.close()
-            with FakeServer(port=listener.port, tls=certificates.contexts["good"]) as server:
-                deliver("run", program)
-            assert server.receiver.raw_lines == RECORDS
+            server.hello = None
+            deliver("run", program)
+        assert server.receiver.raw_lines == RECORDS
 
 
 def test_tls_the_loop_goes_on_while_a_large_batch_is_not_read(runtime, path, certificates):

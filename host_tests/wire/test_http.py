@@ -1,12 +1,11 @@
 """The ports' Http by itself, on real sockets, on both runtimes: what it returns, whom it feeds."""
 
 import asyncio
-import contextlib
 import json
 import socket
 
 import pytest
-from fake_server import Answer
+from fake_server import Answer, FakeServer
 
 from conftest import HERE, find_runtime
 from postcache import POSTCache
@@ -134,16 +133,10 @@ def test_a_bad_url_is_refused_and_not_repeated(runtime, url):
 
 @pytest.fixture
 def black_hole():
-    """An address that answers no connection: the queue of its socket is full."""
-    with contextlib.ExitStack() as stack:
-        hole = stack.enter_context(socket.socket())
-        hole.bind(("127.0.0.1", 0))
-        hole.listen(0)
-        for _ in range(4):
-            filler = stack.enter_context(socket.socket())
-            filler.setblocking(False)
-            filler.connect_ex(hole.getsockname())
-        yield hole.getsockname()
+    """An address that answers no connection."""
+    with FakeServer() as hole:
+        hole.deaf()
+        yield "127.0.0.1", hole.port
 
 
 @pytest.mark.parametrize("way", ["flush", "run"])

@@ -9,7 +9,6 @@ beyond its deadline.
 import datetime
 import json
 import os
-import socket
 import ssl
 import subprocess
 
@@ -413,38 +412,24 @@ def test_tls_behind_a_plain_url(runtime, serve, tmp_path):
 
 
 def test_nobody_there(runtime, certificates, tmp_path):
-    with socket.socket() as nobody:
-        nobody.bind((HOST, 0))  # bound, not listening
-        url = "https://%s:%d/readings" % nobody.getsockname()
-        with Program(runtime, url, tmp_path / "log", certificates.files["PEM"]) as program:
+    with FakeServer(tls=certificates.contexts["good"]) as server:
+        server.down()
+        path = tmp_path / "log"
+        with Program(runtime, server.url, path, certificates.files["PEM"]) as program:
             assert program.flush()[:3] == [False, 3, None]
 
 
 def test_a_connection_that_is_never_accepted_ends_in_time(runtime, certificates, tmp_path):
-    # The queue of the listener is full: the next SYN gets no answer.
-    with socket.socket() as listener:
-        listener.bind((HOST, 0))
-        listener.listen(0)
-        waiting = []
-        try:
-            for _ in range(4):
-                client = socket.socket()
-                client.setblocking(False)
-                client.connect_ex(listener.getsockname())
-                waiting.append(client)
-            for scheme in ("https", "http"):
-                url = "%s://%s:%d/readings" % (scheme, *listener.getsockname())
-                path = tmp_path / scheme
-                with Program(
-                    runtime, url, path, certificates.files["PEM"], timeout="1"
-                ) as program:
-                    done, kept, _, error = program.flush()
-                    assert (done, kept) == (False, 3)
-                    assert error.split()[1] == "110"
-                    assert program.meals > 1
-        finally:
-            for client in waiting:
-                client.close()
+    with FakeServer() as server:
+        server.deaf()
+        for scheme in ("https", "http"):
+            url = scheme + server.url[4:]
+            path = tmp_path / scheme
+            with Program(runtime, url, path, certificates.files["PEM"], timeout="1") as program:
+                done, kept, _, error = program.flush()
+                assert (done, kept) == (False, 3)
+                assert error.split()[1] == "110"
+                assert program.meals > 1
 
 
 def test_a_plain_logger_loads_no_tls_micropython(tmp_path):
