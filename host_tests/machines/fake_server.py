@@ -299,6 +299,7 @@ class FakeServer:
                 continue
             with self._changed:
                 self.connections += 1
+                self._changed.notify_all()
                 connection = accepted
                 try:
                     connection = Connection(self, accepted, self.connections)

@@ -9,6 +9,7 @@ import gzip
 import http.client
 import json
 import os
+import select
 import signal
 import socket
 import ssl
@@ -999,6 +1000,82 @@ def test_counting_still_checks_unless_it_does_not_parse():
     assert (trusting.count, trusting.raw_count, trusting.errors) == (3, 4, [])
 
 
+# Hosts that are no help
+
+
+def test_a_deaf_server_gives_no_answer_to_a_connect(server):
+    with connect(server) as open_before:
+        server.wait_until(lambda: server.connections == 1)
+        server.deaf()
+        assert wait_reset(open_before) == b""
+    with socket.socket() as client:
+        client.settimeout(0.2)
+        with pytest.raises(OSError, match="timed out"):
+            client.connect(("127.0.0.1", server.port))
+    assert server.connections == 1
+    server.up()
+    assert post(server)[0] == 200
+    server.deaf()
+    server.down()
+    with pytest.raises(ConnectionRefusedError):
+        connect(server)
+    server.deaf()
+    server.stop()
+    with pytest.raises(ConnectionRefusedError):
+        connect(server)
+    server.start()
+    assert post(server)[0] == 200
+
+
+@pytest.mark.parametrize("reply", [b"", b"what?"])
+def test_swallow_takes_everything_and_replies_to_it(server, reply):
+    server.script(Answer.swallow(reply))
+    with connect(server) as client:
+        client.sendall(bytes(3000000))
+        assert client.recv(len(reply)) == reply
+        client.shutdown(socket.SHUT_WR)
+        assert read_all(client) == b"" if not reply else set(read_all(client)) <= set(reply)
+    assert server.wait_for(1)[0].size == 0
+    server.wait_closed()
+
+
+def test_release_ends_a_swallow(server):
+    server.script(Answer.swallow())
+    with connect(server) as client:
+        client.sendall(b"x")
+        server.wait_for(1)
+        server.release()
+        assert client.recv(1) == b""
+
+
+def test_a_narrow_server_takes_little_ahead():
+    with FakeServer(rcvbuf=2048) as server:
+        server.script(Answer.hang_before(rcvbuf=None))
+        with socket.socket() as client:
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 2048)
+            client.connect(("127.0.0.1", server.port))
+            client.setblocking(False)
+            sent = 0
+            while select.select([], [client], [], 0.2)[1]:
+                sent += client.send(bytes(1000000))
+            server.wait_for(1)
+            server.release()
+            client.shutdown(socket.SHUT_WR)
+            server.wait_closed()
+        assert sent < 32768
+        assert server.requests[0].unread == sent
+
+
+def test_hellos_are_counted_and_can_be_waited_for(secure):
+    secure.hello = "hang"
+    with pytest.raises(AssertionError, match="not true"):
+        secure.wait_until(lambda: secure.hellos, timeout=0)
+    with connect(secure) as client:
+        client.sendall(b"\x16")
+        secure.wait_until(lambda: secure.hellos == 1)
+    secure.wait_closed()
+
+
 # Confirmation, compression, TLS
 
 
@@ -1214,6 +1291,23 @@ def test_command_line_shows_batches_and_ends_on_ctrl_c():
             process.communicate()
     assert (process.returncode, err) == (0, "")
     assert out == "2 requests, 2 records, 1 duplicate batches, 0 gaps\n"
+
+
+def test_command_line_counts_until_the_end_of_stdin():
+    done = subprocess.Popen(
+        [sys.executable, "-W", "error", fake_server.__file__, "--port", "0", "--counts"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    with done:
+        port = int(done.stdout.readline().partition("127.0.0.1:")[2].partition("/")[0])
+        for _ in range(2):
+            client = http.client.HTTPConnection("127.0.0.1", port, timeout=TIMEOUT)
+            assert post(None, b"0123456789", client=client)[0] == 200
+            client.close()
+        assert done.communicate("?\n?\n", timeout=TIMEOUT)[0] == "2 20\n2 20\n"
+    assert done.returncode == 0
 
 
 def test_command_line_says_when_the_port_is_taken(server, capsys):
