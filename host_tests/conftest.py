@@ -1,17 +1,23 @@
 """
-What all tests share: the interpreters, and who counts how many cases ran on each.
+What all tests share: the interpreters, where files lie, and who counts how many cases ran on what.
 
 A test that takes the fixture `runtime` runs once for each runtime, in a process of its own. Tests
 of the core (host_tests/core) are plain functions with bare asserts: pytest runs them here, and
 test_core_everywhere.py runs the same functions under MicroPython, on each of its file systems.
+
+With pytest-xdist (`make test`) tests run in several processes. What belongs together stays in one
+(see _unit()), and what they count comes together at the end.
 """
 
 import collections
+import functools
 import os
 import pathlib
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 
 import pytest
 
@@ -29,12 +35,30 @@ _ON_MICROPYTHON = (
     "test_deploy",
     "test_mip",
 )
+
+# A worker of pytest-xdist takes whole files, the slow ones first, so that all end at about the
+# same time. The cases of these files have nothing in common, and may go to different workers:
+_APART = (
+    "boards/test_deploy.py",
+    "runtimes/test_webassembly.py",
+)
+_SLOW: "tuple[str, ...]" = ()
+
+# The disk: where tests lie that are about what a disk does, such as being killed amid a sync.
+DISK = os.environ.get("POSTCACHE_TEST_DISK") or tempfile.gettempdir()
+_RAM = "/dev/shm"
+_ENOUGH = 1 << 30  # bytes free there; a container has 64 MB
+
+NIGHTLY = bool(os.environ.get("POSTCACHE_NIGHTLY"))
+
+_worker = False  # whether this process is one of pytest-xdist's
 _counts = collections.Counter()
 _figures = []
 _tally = []
 _versions = {}
 
 
+@functools.cache
 def _find(name, variable):
     """Return the path of an interpreter, or None; whoever wants all of them gets a failure."""
     found = os.environ.get(variable)
@@ -116,10 +140,93 @@ def server():
     assert server.receiver.errors == []
 
 
-def pytest_configure():
+@pytest.fixture
+def disk_path():
+    """A folder on a disk, as far as there is one: `tmp_path` is in RAM, where no sync waits."""
+    with tempfile.TemporaryDirectory(prefix="postcache-", dir=DISK) as path:
+        yield pathlib.Path(path)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _core_folders(tmp_path_factory):
+    """Where the core's tests make their logs."""
+    os.environ["POSTCACHE_TEST_DIR"] = str(tmp_path_factory.mktemp("core"))
+
+
+def pytest_configure(config):
+    global _worker
+    _worker = hasattr(config, "workerinput")
     # A shell has Ctrl-C ignored by what it runs in the background, and by all that this starts.
     if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    # Most tests are not about a disk, and would wait for it nearly all the time.
+    if not os.environ.get("TMPDIR") and _is_roomy(_RAM):
+        os.environ["TMPDIR"] = tempfile.tempdir = _RAM
+        os.environ["POSTCACHE_TEST_DISK"] = DISK
+
+
+def _is_roomy(path):
+    try:
+        return os.access(path, os.W_OK) and shutil.disk_usage(path).free > _ENOUGH
+    except OSError:
+        return False
+
+
+# --- several processes ---
+
+
+def _unit(nodeid):
+    """Return the name of what has to run in one process with this test."""
+    path, _, name = nodeid.partition("::")
+    path = path.partition("host_tests/")[2] or path
+    if path == "runtimes/test_core_everywhere.py":
+        # test_core[FILE-NAME-FS]: one interpreter runs all tests of a file on a file system.
+        file, _, rest = name.partition("[")[2].partition("-")
+        return "%s %s %s" % (path, file, rest.rpartition("-")[2])
+    return nodeid if path in _APART else path
+
+
+def pytest_collection_modifyitems(items):
+    if _worker:
+        places = {name: i for i, name in enumerate(_SLOW)}
+        items.sort(
+            key=lambda item: min(
+                places.get(_unit(item.nodeid), len(places)),
+                places.get(item.nodeid.partition("host_tests/")[2], len(places)),
+            )
+        )
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Scheduling(LoadScopeScheduling):
+        def _split_scope(self, nodeid):
+            return _unit(nodeid)
+
+    config.option.loadscopereorder = False  # the order is ours
+    return Scheduling(config, log)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node, error):
+    output = getattr(node, "workeroutput", {}).get("postcache")
+    if output:
+        counts, figures, cuts, versions = output
+        _counts.update(counts)
+        _figures.extend(figures)
+        _tally.extend(cuts)
+        _versions.update(versions)
+
+
+def pytest_sessionfinish(session):
+    if _worker:
+        output = dict(_counts), _figures, _tally, _versions
+        session.config.workeroutput["postcache"] = output
+
+
+# --- what was counted ---
 
 
 def count_cases(runtime, n):
@@ -138,7 +245,8 @@ def tally(n):
 
 
 def pytest_runtest_logreport(report):
-    if report.when == "call" and report.passed:
+    # A worker's report comes twice: there, and in the process that started the worker.
+    if report.when == "call" and report.passed and not _worker:
         name = report.nodeid.lower()
         micropython = any(part in name for part in _ON_MICROPYTHON)
         _counts["MicroPython" if micropython else CPYTHON] += 1
@@ -152,5 +260,5 @@ def pytest_terminal_summary(terminalreporter):
         terminalreporter.write_line("%-36s %d" % (name, n))
     if _tally:
         _figures.append(f"power cuts and faults in all, each looked at: {sum(_tally):,}")
-    for figure in _figures:
+    for figure in sorted(_figures):
         terminalreporter.write_line(figure)

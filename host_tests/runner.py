@@ -26,6 +26,9 @@ def main(path, *names):
                 import traceback
 
                 traceback.print_exc(file=sys.stdout)
+        support = sys.modules.get("support")
+        if support:
+            support.clean()
     print("%d passed, %d failed" % (passed, failed))
     sys.exit(1 if failed else 0)
 

@@ -9,6 +9,7 @@ import sys
 
 MICROPYTHON = sys.implementation.name == "micropython"
 _made = 0
+_mounted = False
 
 
 class RamBlocks:
@@ -48,12 +49,13 @@ def _mount(kind):
 
 def folder():
     """Return the path of a folder that does not exist yet, on a file system that does."""
-    global _made
+    global _made, _mounted
     _made += 1
     kind = os.getenv("POSTCACHE_TEST_FS") if MICROPYTHON else None
     if kind in ("lfs2", "fat"):
-        if _made == 1:
+        if not _mounted:
             _mount(kind)
+            _mounted = True
         return "/ram/log%d" % _made
     base = os.getenv("POSTCACHE_TEST_DIR")
     if not base:
@@ -61,6 +63,18 @@ def folder():
 
         base = tempfile.mkdtemp()
     return "%s/log%d" % (base, _made)
+
+
+def clean():
+    """Between two tests: give back the file system in RAM, and with it all that is on it."""
+    global _mounted
+    if MICROPYTHON:
+        import gc
+
+        gc.collect()  # closes what nobody has closed, as long as it can be
+    if _mounted:
+        os.umount("/ram")
+        _mounted = False
 
 
 def raises(kind, call, *args, **kwargs):

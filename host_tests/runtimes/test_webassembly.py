@@ -5,7 +5,6 @@ Each file runs on a board of its own (wasm_board.py), whose logs lie on a file s
 releases are those that npm has of the WebAssembly port.
 """
 
-import concurrent.futures
 import re
 import socket
 
@@ -15,10 +14,7 @@ from wasm_board import Board, need
 from conftest import HERE, LIB, count_cases
 
 RELEASES = ["1.24.0", "1.27.0", "1.29.0-6"]
-# The slow ones first: several run at a time.
-SLOW = ["test_rejects.py", "test_aio.py", "test_stamps.py", "test_delivery.py"]
-FILES = SLOW + sorted({p.name for p in (HERE / "core").glob("test_*.py")} - set(SLOW))
-AT_A_TIME = 3  # one of them waits, mostly
+FILES = sorted(path.name for path in (HERE / "core").glob("test_*.py"))
 
 # What cannot pass there, why, and on which releases. It runs nevertheless: what passes may not be
 # listed.
@@ -70,28 +66,11 @@ def _names(file):
     return re.findall(r"^def (test_\w+)", (HERE / "core" / file).read_text(), re.MULTILINE)
 
 
-@pytest.fixture(scope="module")
-def outputs(request):
-    """What each board printed, by (release, file): Futures; all that is wanted is on its way."""
-    need(*RELEASES)
-    pool = concurrent.futures.ThreadPoolExecutor(AT_A_TIME)
-    wanted = [
-        (release, file)
-        for file in FILES
-        for release in RELEASES
-        for item in request.session.items
-        if item.path.name == "test_webassembly.py"
-        and getattr(item, "callspec", None)
-        and item.callspec.params == {"release": release, "file": file}
-    ]
-    yield {case: pool.submit(_run, *case) for case in wanted}
-    pool.shutdown()
-
-
 @pytest.mark.parametrize("release", RELEASES)
 @pytest.mark.parametrize("file", FILES)
-def test_core(outputs, release, file):
-    output = outputs[release, file].result()
+def test_core(release, file):
+    need(release)
+    output = _run(release, file)
     passed = re.findall(r"^>?OKok +(\w+)$", output, re.MULTILINE)
     failed = re.findall(r"^>?OKFAIL (\w+)$", output, re.MULTILINE)
     assert "release %s\n" % release.partition("-")[0] in output, output[-3000:]
