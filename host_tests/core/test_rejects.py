@@ -679,7 +679,7 @@ def test_an_error_at_any_call_of_requeue_loses_and_repeats_nothing():
     def restart(path):
         fresh()
         fs = Directory(path)
-        return Log(InMemory(fs) if in_memory else fs, None, slot_size)  # noqa: B023
+        return Log(InMemory(fs) if in_memory else fs, None, slot_size)
 
     cases = noticed = 0
     for slot_size, size in ((0, 10), (128, 10), (0, 1500)):
