@@ -66,7 +66,7 @@ test: $(READY) $(SITE39)/.ready ## Run every test, also under MicroPython and th
 	if [ -n "$${CI:-}$${POSTCACHE_REQUIRE_ALL:-}" ]; then exit 1; fi; \
 	echo "make test: goes on without MicroPython's WebAssembly port."; fi; \
 	export PYTHON39_SITE="$(abspath $(SITE39))"; \
-	echo "$(PY) -m pytest"; $(PY) -m pytest
+	echo "$(PY) -m pytest -n 2"; $(PY) -m pytest -n 2
 
 mutate: $(READY) ## Take away one sync, check or rule at a time: some test must fail for each
 	$(PY) tools/mutate.py
