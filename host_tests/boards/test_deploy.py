@@ -821,6 +821,7 @@ def test_a_port_that_is_not_there(run):
         (Answer.raw(b"", endless=b">>> ", read="nothing"), "not MicroPython"),
         (Answer.swallow(), "Nothing answers"),
     ],
+    ids=["replies", "never stops", "never stops prompting", "silent"],
 )
 def test_what_is_no_micropython(run, monkeypatch, stranger, said):
     """A stranger that takes all that is sent and babbles or is silent, or that never stops."""

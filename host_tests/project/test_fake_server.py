@@ -420,6 +420,7 @@ def test_http_client_calls_it_broken(server, name):
         (Answer.endless_continue, b"", b"HTTP/1.1 100 Continue\r\n\r\n"),
         (Answer.endless_body, b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n", b"x" * 64),
     ],
+    ids=["header", "line", "continue", "body"],
 )
 def test_endless_answers_go_on_until_the_client_leaves(server, make, start, unit):
     server.script(make())
@@ -1113,6 +1114,7 @@ def test_gzip_is_unpacked(server):
         (gzip.compress(batch_body(1, 2)) + b"x", 400),
         (gzip.compress(bytes(65 * 1024 * 1024)), 413),
     ],
+    ids=["none", "cut", "with a tail", "too large"],
 )
 def test_bad_gzip_is_refused_and_noted(data, status):
     with FakeServer() as server:

@@ -6,6 +6,7 @@ A sender that passes its tests against a server which believes everything has pr
 import gzip
 import http.client
 import json
+import re
 import subprocess
 import sys
 
@@ -142,6 +143,23 @@ REFUSED = [
 @pytest.mark.parametrize("line", REFUSED, ids=lambda line: ascii(line[:40]))
 def test_what_is_not_of_the_grammar_is_refused(line):
     with pytest.raises(LineError):
+        parse_line(line)
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        ("", "an empty line"),
+        ("#m f=1", "a comment"),
+        ("m", "missing fields"),
+        ("m\\", "a measurement ends with a backslash"),
+        ("m,t f=1", "missing = after the tag key 't'"),
+        ("m f", "missing = after the field key 'f'"),
+        ("m f=1 five", "bad timestamp 'five'"),
+    ],
+)
+def test_the_reason_says_what_is_wrong(line, reason):
+    with pytest.raises(LineError, match=re.escape(reason)):
         parse_line(line)
 
 
@@ -302,17 +320,17 @@ def test_a_body_that_is_none_is_an_error(version, body):
 def test_what_a_correct_sender_never_does_is_an_error(version):
     with InfluxServer(version) as server:
         base = server.path.partition("?")[0]
-        for request in (
-            {"method": "PUT"},
-            {"path": "/write" + server.path[len(base) :]},
-            {"path": server.path + "&colour=red"},
-            {"path": server.path + "&precision=s"},
-            {"path": server.path.partition("&precision")[0] + "&precision=h"},
-            {"headers": {"Content-Type": "application/json"}},
+        for status, request in (
+            (404, {"method": "PUT"}),
+            (404, {"path": "/write" + server.path[len(base) :]}),
+            (204, {"path": server.path + "&colour=red"}),
+            (204, {"path": server.path + "&precision=%s" % server.path.rpartition("=")[2]}),
+            (400, {"path": server.path.partition("&precision")[0] + "&precision=h"}),
+            (204, {"headers": {"Content-Type": "application/json"}}),
         ):
             before = len(server.errors)
-            post(server, "m f=1 1", **request)
-            assert len(server.errors) > before, request
+            assert post(server, "m f=1 1", **request)[0] == status, request
+            assert len(server.errors) == before + 1, request
 
 
 def test_entries_of_answers_come_first_and_store_nothing(server):
@@ -469,3 +487,10 @@ def test_version_2_has_no_other_organization_or_bucket(change, message):
         status, _, body = post(server, GOOD, path=other.path)
         assert (status, body) == (404, {"code": "not found", "message": message})
         assert server.points == []
+
+
+def test_version_3_would_create_another_database_and_nobody_would_look_there():
+    with InfluxServer(3) as server:
+        assert post(server, GOOD, path=InfluxServer(3, bucket="other").path)[0] == 404
+        assert server.points == []
+        assert len(server.errors) == 1
