@@ -34,6 +34,7 @@ def main(mode, url, path, first, interval, limit):
         path,
         async_interval=float(interval) or None,
         upload_limit=int(limit),
+        max_bytes=1 << 26,  # however fast the disk is: a full log would drop records
         timeout=0.3 if mode == "add" else 20,
     )
     say("open")

@@ -151,7 +151,7 @@ def check_exactly_once_in_order(server, figures):
     assert receiver.skipped == 0, "a retry with other boundaries"
 
 
-def test_a_killed_logger_loses_nothing_and_repeats_nothing(runtime, server, tmp_path):
+def test_a_killed_logger_loses_nothing_and_repeats_nothing(runtime, server, disk_path):
     figures = begin(runtime)
     weather = []
     for _ in range(kills(100)):
@@ -161,15 +161,15 @@ def test_a_killed_logger_loses_nothing_and_repeats_nothing(runtime, server, tmp_
         set_weather(server, weather.pop())
         interval = figures.rng.choice((0, 0.01))
         limit = figures.rng.choice((1, 7, 500))
-        live_and_die(runtime, server, tmp_path, figures, interval, limit)
-    deliver_the_rest(runtime, server, tmp_path)
+        live_and_die(runtime, server, disk_path, figures, interval, limit)
+    deliver_the_rest(runtime, server, disk_path)
     figures.report("kills while it logs", server)
     check_exactly_once_in_order(server, figures)
     assert figures.told, "no add ever returned, so nothing was tested"
     assert server.receiver.count > 0
 
 
-def test_killed_while_it_drains_a_backlog(runtime, server, tmp_path):
+def test_killed_while_it_drains_a_backlog(runtime, server, disk_path):
     """The server is well. Killed between storing and answer, a batch arrives twice, none never."""
     figures = begin(runtime)
     rng = figures.rng
@@ -185,13 +185,13 @@ def test_killed_while_it_drains_a_backlog(runtime, server, tmp_path):
 
     for _ in range(kills(30)):
         set_weather(server, "down")
-        live_and_die(runtime, server, tmp_path, figures, 0, 1)
+        live_and_die(runtime, server, disk_path, figures, 0, 1)
         set_weather(server, "up")
         interval, limit = rng.choice((0, 0.01)), rng.choice((1, 7))
         left = rng.choice((1, 2, 3, 10))
         doomed = queue.Queue()
         server.on_request = maybe_kill if rng.random() < 0.7 else None
-        with runtime.start(LOGGER, "drain", server.url, tmp_path, 0, interval, limit) as process:
+        with runtime.start(LOGGER, "drain", server.url, disk_path, 0, interval, limit) as process:
             doomed.put(process)
             if not server.on_request:
                 process.stdout.readline()
@@ -202,7 +202,7 @@ def test_killed_while_it_drains_a_backlog(runtime, server, tmp_path):
         server.on_request = None
         assert code in (0, -signal.SIGKILL)
         figures.kills += code != 0
-    deliver_the_rest(runtime, server, tmp_path)
+    deliver_the_rest(runtime, server, disk_path)
     figures.report("kills while it drains", server)
     check_exactly_once_in_order(server, figures)
     # A receiver without memory has some records twice, but all of them.
