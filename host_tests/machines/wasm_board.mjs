@@ -45,7 +45,12 @@ function readSerial({ shared, line }) {
     const read = (n) => {
         const data = Buffer.alloc(n);
         for (let at = 0; at < n; ) {
-            const got = fs.readSync(line, data, at, n - at);
+            let got = 0;
+            try {
+                got = fs.readSync(line, data, at, n - at);
+            } catch {
+                // ECONNRESET: it had not read all that was printed.
+            }
             if (!got) die("SIGKILL"); // whoever started this is gone
             at += got;
         }
