@@ -21,7 +21,7 @@ READY = $(VENV)/.ready
 STUBS_VERSION = 1.25.0.post1
 STUBS = micropython-unix-stubs==$(STUBS_VERSION) micropython-stdlib-stubs==1.25.0
 STUBS_READY = typings/.ready-$(STUBS_VERSION)
-BOARD_PORT = lib/postcache/ports/micropython.py lib/postcache/ports/micropython_streams.py \
+BOARD_PORT = lib/postcache/ports/micropython \
 	tools/on_board.py
 BOARD_ONLY = _mpy_shed btree cryptolib deflate framebuf machine micropython tls uctypes vfs
 

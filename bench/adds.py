@@ -25,7 +25,7 @@ class _Bare:
     """write + fdatasync on one descriptor: what the file system allows one thread to do."""
 
     def __init__(self, path):
-        from postcache.line import encode
+        from postcache.log.line import encode
 
         self._line = encode(100000, payload(100000))
         self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)

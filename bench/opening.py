@@ -219,7 +219,6 @@ def _judge(found, where, pair):
 def main(path):
     """Open the log at `path` between two marks."""
     from postcache import POSTCache
-    from postcache.client import Log  # noqa: F401
 
     POSTCache(None, path).close()  # so that nothing is loaded between the marks
     os.access(_MARK, os.F_OK)

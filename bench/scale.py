@@ -158,22 +158,39 @@ class Model:
             self.next += self.interval or 0
 
 
+class _Reader:
+    """As log.reader.Reader: over the numbers of a device."""
+
+    def __init__(self, device, place):
+        self.place = place or (0, 0, device.acked)
+        self._device = device
+
+    def __iter__(self):
+        while self.place[2] < self._device.stored:
+            seq = self.place[2] + 1
+            yield seq, PAYLOAD
+            self.place = (0, 0, seq)
+
+    def close(self):
+        pass
+
+
 class Real:
     """The same, made of an Outbox; its log holds nothing but numbers."""
 
     stream = "0123456789abcdef"
-    dropped = damaged = errors = sending = segment = offset = 0
+    dropped = damaged = errors = sending = 0
 
     def __init__(self, phase, interval, pause, draw):
-        from postcache.outbox import Outbox
+        from postcache.envelope import Frame
+        from postcache.send import Outbox
 
         self.phase = phase
         self.interval = interval
         self.pause = pause
         self.now = self.acked = 0
-        self.outbox = Outbox(
-            self, None, self, "", ({}, b'{"lines":[', b"]}"), LIMIT, interval or 0
-        )
+        frame = Frame("", {}, b'{"lines":[', b",", b"]}")
+        self.outbox = Outbox(self, None, self, frame, LIMIT, interval or 0)
         self.outbox.most = BATCH
 
     # the log
@@ -181,11 +198,8 @@ class Real:
     def stored(self):
         return (self.now - self.phase) // MINUTE + 1
 
-    def read(self, position):
-        seq = position[2] if position else self.acked
-        while seq < self.stored:
-            seq += 1
-            yield seq, PAYLOAD
+    def read(self, place):
+        return _Reader(self, place)
 
     def freeze(self, last):
         self.sending = last
@@ -207,7 +221,7 @@ class Real:
 
     def batch(self, now):
         self.now = now
-        headers, body = self.outbox.begin()
+        _, headers, body = self.outbox.begin()
         data = b"".join(body)
         body.close()
         n = int(headers["Postcache-Last"]) - int(headers["Postcache-First"]) + 1
@@ -296,10 +310,10 @@ class Fleet:
         return gone
 
     def _try(self, device, i, at):
-        import postcache.outbox
+        import postcache.send
 
         # Both kinds draw from the same numbers.
-        postcache.outbox.os = _Os(device)
+        postcache.send.os = _Os(device)
         n = device.batch(at)
         self.trace.append((at, i, device.acked + 1, device.acked + n))
         return n
@@ -315,7 +329,7 @@ class _Os:
 
 def validate():
     """Run the same fleet as models and as Outboxes; return the number of requests, all equal."""
-    import postcache.outbox
+    import postcache.send
 
     total = 0
     for interval in (None, MINUTE):
@@ -328,7 +342,7 @@ def validate():
                     try:
                         fleet.run(Server(4, retry_after))
                     finally:
-                        postcache.outbox.os = os
+                        postcache.send.os = os
                     traces.append(trace)
                 if traces[0] != traces[1]:
                     for one, other in zip(*traces):

@@ -79,7 +79,7 @@ def _mutation(file, lines, tests, number):
     name, _, breaks = lines[0].rpartition(": ")
     change = [line[4:] for line in lines[1:] if line.startswith("    ")]
     named = [line.strip() for line in lines[1:] if not line.startswith("    ")]
-    module = Path(file.replace("/__init__.py", ".py")).stem
+    module = re.sub(r"(/__init__)?\.py$", "", file).replace("/", ".")
     mutation = Mutation(
         f"{module}: {name}",
         f"lib/postcache/{file}",

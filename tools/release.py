@@ -40,7 +40,7 @@ TIMEOUT = 300  # seconds, for each program that is run
 
 def host_only(name):
     """Tell whether the module `name`, a path below the package, never goes onto a board."""
-    return name.startswith(("host/", "ports/cpython")) or name == "__main__.py"
+    return name.startswith(("host/", "ports/cpython/")) or name == "__main__.py"
 
 
 def read_version(project):
@@ -96,7 +96,7 @@ def disagreements(project):
     text = (project / "pyproject.toml").read_text(encoding="utf-8")
     if 'dynamic = ["version"]' not in text or 'attr = "postcache.__version__"' not in text:
         found.append("pyproject.toml does not take the version from the package")
-    listed = re.search(r"^packages = \[(.*)\]$", text, re.MULTILINE)
+    listed = re.search(r"^packages = \[(.*?)\]$", text, re.MULTILINE | re.DOTALL)
     packages = {
         str(path.parent.relative_to(project / "lib")).replace("/", ".")
         for path in (project / PACKAGE).rglob("__init__.py")

@@ -49,8 +49,11 @@ while True:
     time.sleep_ms(10)
 """
 # What a program that only logs loads, and the self-test.
-MODULES = """__init__ ages client journal line log opening options outbox slots stats
-ports/__init__ ports/answer ports/board ports/micropython"""
+MODULES = """__init__ assemble checks client envelope options stats uplink
+log/__init__ log/ages log/journal log/line log/pair log/reader log/recover log/slots
+send/__init__ send/resume ports/__init__ ports/answer ports/request
+ports/micropython/__init__ ports/micropython/files ports/micropython/http
+ports/micropython/place"""
 
 
 @pytest.fixture(scope="session")
@@ -272,14 +275,14 @@ def test_what_is_installed_runs_and_a_second_run_writes_nothing(board, run, proj
 
 def test_an_update_sends_only_what_has_changed(board, run, project):
     installed(board, run)
-    project.module("line.py", "CHANGED = 1")
+    project.module("log/line.py", "CHANGED = 1")
     project.program("v2")
     done = run(board)
     assert done.status == 0
-    assert done.copied == ["lib/postcache/line.mpy", "main.py"]
+    assert done.copied == ["lib/postcache/log/line.mpy", "main.py"]
     assert "lib/postcache/client.mpy" in done.out
     assert stored(board) == ("v2, helper", 2, 2)
-    assert board.files()["/lib/postcache/line.mpy"].count(b"CHANGED") == 1
+    assert board.files()["/lib/postcache/log/line.mpy"].count(b"CHANGED") == 1
     assert not [path for path in board.folders() if path.startswith("/postcache")]
 
 
@@ -340,9 +343,9 @@ def test_a_dry_run_says_what_a_run_does_and_writes_nothing(board, run, project):
     assert run(board).copied == would
     stored(board)
     before = without_log(board)
-    project.module("line.py", "CHANGED = 1")
+    project.module("log/line.py", "CHANGED = 1")
     dry = run(board, "--dry-run")
-    assert "lib/postcache/line.mpy" in dry.out and dry.out.count("would be copied") == 1
+    assert "lib/postcache/log/line.mpy" in dry.out and dry.out.count("would be copied") == 1
     dry = run(board, "--dry-run", "--uninstall", "--with-log")
     assert dry.status == 0 and without_log(board) == before
     assert [path for path in board.files() if path.startswith("/cache/")]
@@ -369,12 +372,12 @@ def test_a_run_follows_what_the_board_prints_until_ctrl_c(board, project, run, m
 def test_a_package_that_does_not_work_never_takes_the_place_of_one_that_does(board, run, project):
     installed(board, run)
     before = without_log(board)
-    project.module("line.py", "def encode(seq, payload): return b'nonsense'")
+    project.module("log/line.py", "def encode(seq, payload): return b'nonsense'")
     done = run(board)
     assert done.status == 1 and "self-test failed" in done.err
     assert stored(board) == ("v1, helper", 2, 2)
     assert without_log(board) == before
-    project.module("line.py", "raise ValueError('" + PASSWORD + "')")
+    project.module("log/line.py", "raise ValueError('" + PASSWORD + "')")
     done = run(board)
     assert done.status == 1 and "self-test failed" in done.err
     assert stored(board) == ("v1, helper", 3, 3)
@@ -495,7 +498,7 @@ def test_what_somebody_put_into_the_package_is_moved_and_not_lost(board, run, pr
     installed(board, run)
     board.write("/lib/postcache/data/table.csv", "1,2")
     board.write("/lib/postcache/leftover.py", "an older module")
-    project.module("line.py", "CHANGED = 1")
+    project.module("log/line.py", "CHANGED = 1")
     done = run(board)
     assert done.status == 0 and "table.csv" in done.out
     files = board.files()
@@ -907,7 +910,7 @@ def test_without_mpremote_it_helps_and_says_what_is_wrong(arguments, status, sai
 def test_too_little_flash_is_told_before_anything_is_written(board, run, project):
     installed(board, run)
     board.free(40 << 10)
-    project.module("line.py", "CHANGED = 1")
+    project.module("log/line.py", "CHANGED = 1")
     before = without_log(board)
     done = run(board)
     assert done.status == 1 and "too full" in done.err and "Nothing was changed" in done.err
@@ -919,7 +922,7 @@ def test_too_little_flash_is_told_before_anything_is_written(board, run, project
 
 def test_a_flash_that_fills_up_on_the_way_is_left_as_it_was(board, run, project, monkeypatch):
     installed(board, run)
-    project.module("line.py", "CHANGED = 1")
+    project.module("log/line.py", "CHANGED = 1")
     before = without_log(board)
     board.free(60 << 10)
     monkeypatch.setattr(deploy.Plan, "check_space", lambda self: None)
@@ -930,7 +933,9 @@ def test_a_flash_that_fills_up_on_the_way_is_left_as_it_was(board, run, project,
     board.plug()
     stored(board)
     board.free(1 << 20)
-    assert run(board).status == 0 and "CHANGED" in str(board.files()["/lib/postcache/line.mpy"])
+    assert run(board).status == 0 and "CHANGED" in str(
+        board.files()["/lib/postcache/log/line.mpy"]
+    )
 
 
 def test_fat_needs_room_for_two_copies_and_says_so_before_the_change(board, run, monkeypatch):
@@ -952,7 +957,7 @@ def test_fat_needs_room_for_two_copies_and_says_so_before_the_change(board, run,
 
 def test_a_change_that_fails_keeps_its_stage(board, run, project, monkeypatch):
     installed(board, run)
-    project.module("line.py", "CHANGED = 1")
+    project.module("log/line.py", "CHANGED = 1")
     project.program("v2")
     with monkeypatch.context() as patch:
         code = deploy.Board.__init__.__globals__["_code"]()
@@ -1000,7 +1005,7 @@ class Cutter:
     def next(self):
         """Change the project, so that there is an update to stop."""
         self.turn += 1
-        self.project.module("line.py", "TURN = %d" % self.turn)
+        self.project.module("log/line.py", "TURN = %d" % self.turn)
         self.project.program("v%d" % (self.turn + 1))
         self.new = "v%d" % (self.turn + 1)
 
@@ -1020,8 +1025,10 @@ class Cutter:
         who, self.count, waiting = stored(self.board)
         assert who == self.new + ", helper" and waiting == self.count
         assert not [p for p in self.board.files() if "postcache.new" in p]
-        new = compile_once(self.project.root / "lib/postcache/line.py", "postcache/line.py")
-        assert self.board.files()["/lib/postcache/line.mpy"] == new
+        new = compile_once(
+            self.project.root / "lib/postcache/log/line.py", "postcache/log/line.py"
+        )
+        assert self.board.files()["/lib/postcache/log/line.mpy"] == new
         self.who = self.new
         tally(1)
 
@@ -1115,7 +1122,7 @@ def test_stopped_by_hand_the_board_starts_again(board, run, project, start, numb
     if signal.getsignal(number) == signal.SIG_IGN:
         pytest.skip("this process was told to ignore it, as nohup does")
     installed(board, run)
-    project.module("line.py", "CHANGED = 1")
+    project.module("log/line.py", "CHANGED = 1")
     process = start(8)
     process.send_signal(number)
     out, err = process.communicate(timeout=60)

@@ -89,7 +89,7 @@ def raises(kind, call, *args, **kwargs):
 def cut_off(log):
     """Leave a log as the power does: close() would write the cursor. Others may open it then."""
     log.journal.close()
-    log._fs.close()
+    log.fs.close()
 
 
 class Counting:

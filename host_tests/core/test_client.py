@@ -5,7 +5,7 @@ import json
 from support import MICROPYTHON, Clock, Http, folder, raises
 
 from postcache import POSTCache
-from postcache.line import encode
+from postcache.log.line import encode
 
 
 def make(path=None, http=None, **kwargs):
@@ -398,8 +398,8 @@ def test_a_full_disk_is_told_to_the_caller_and_the_next_add_works_when_there_is_
     path = folder()
     cache = make(path, http)
     cache.add_request(1)
-    real = cache._log._fs.open
-    cache._log.journal._file.close()
+    real = cache.log.fs.open
+    cache.log.journal._file.close()
 
     class Full:
         def write(self, data):
@@ -411,11 +411,11 @@ def test_a_full_disk_is_told_to_the_caller_and_the_next_add_works_when_there_is_
         def close(self):
             pass
 
-    cache._log.journal._file = Full()
-    cache._log._fs.open = lambda name, mode: Full() if mode != "rb" else real(name, mode)
+    cache.log.journal._file = Full()
+    cache.log.fs.open = lambda name, mode: Full() if mode != "rb" else real(name, mode)
     for _ in range(3):
         assert raises(OSError, cache.add_request, 2).errno == 28
-    cache._log._fs.open = real
+    cache.log.fs.open = real
     assert cache.add_request(3) == 2
     assert http.lines() == [1, 3]
     cache.close()

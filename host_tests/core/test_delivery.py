@@ -12,9 +12,10 @@ import os
 
 from support import Clock, folder
 
+from postcache.envelope import Frame
 from postcache.log import Log
-from postcache.outbox import Outbox
 from postcache.ports import Directory
+from postcache.send import Outbox
 
 RECORDS = 30
 LIMIT = 7  # records in a batch
@@ -134,7 +135,7 @@ def boot(path, server, power, max_bytes=None):
     clock = Clock()
     return (
         log,
-        Outbox(log, server, clock, "http://x/", ({}, b'{"lines":[', b"]}"), LIMIT, 0),
+        Outbox(log, server, clock, Frame("http://x/", {}, b'{"lines":[', b",", b"]}"), LIMIT, 0),
         clock,
     )
 
@@ -151,7 +152,7 @@ def drain(log, outbox, clock):
 def off(log):
     """What is left of a program that lost its power: nothing, and its files are closed."""
     log.journal.close()
-    log._fs.close()
+    log.fs.close()
 
 
 def lives(check, script=(), bad=(), max_bytes=None, cut_again=False):
@@ -240,7 +241,7 @@ def test_d2_also_when_the_life_after_the_cut_is_cut():
 
 
 def test_d3_the_list_is_what_was_added_minus_rejects_in_order():
-    from postcache.rejects import listed
+    from postcache.send.dead_letters import listed
 
     bad = [added()[n] for n in (0, 12, 13, RECORDS - 1)]
 
@@ -327,8 +328,8 @@ def test_d6_a_port_never_gets_more_time_than_the_call_has():
 
     began = []
     cache = POSTCache("http://x/", folder(), http=Slow(), clock=clock, upload_limit=1)
-    cache._sync = False  # only flush() sends
-    cache._outbox._next = 1 << 40
+    cache.immediate = False  # only flush() sends
+    cache.outbox._next = 1 << 40
     try:
         for timeout in (0.5, 3, 25):
             cache.add_many(list(range(40)))

@@ -1,6 +1,6 @@
 """One record <-> one line: what is damaged is seen, what is whole is read back."""
 
-from postcache.line import OVERHEAD, SHORTEST, decode, encode
+from postcache.log.line import OVERHEAD, SHORTEST, decode, encode
 
 
 def test_a_line_is_checksum_number_payload():

@@ -8,9 +8,9 @@ import os
 
 from support import MICROPYTHON, Counting, cut_off, folder, raises
 
-from postcache.line import encode
 from postcache.log import Log
-from postcache.ports import RESERVE, SEGMENT, Directory
+from postcache.log.line import encode
+from postcache.ports import Directory
 
 
 def open_log(path, **kwargs):
@@ -410,11 +410,11 @@ def test_strangers_that_fill_the_log_do_not_make_it_drop_its_journal():
 def test_a_disk_that_others_have_filled_is_no_reason_to_drop_what_is_there():
     log = open_log(folder())
     log.limit = log.journal._limit = 2048
-    log._fs.free = lambda: 0
+    log.fs.free = lambda: 0
     for i in range(1, 15):
         log.append([b'"%098d"' % i])
     dropped = log.dropped
-    size = sum([log._fs.size(name) for name, _ in log._fs.files()])
+    size = sum([log.fs.size(name) for name, _ in log.fs.files()])
     assert dropped == 0
     assert size < 2048 + 300
     log.close()
@@ -456,7 +456,8 @@ def test_a_position_goes_on_where_a_reader_stopped():
         reader.close()
         if not n:
             break
-        position = (log.segment, log.offset, seen[-1])
+        position = reader.place
+        assert position[2] == seen[-1]
     assert seen == list(range(1, 201))
     log.append([b"201"])
     assert records(log, position) == [(201, b"201")]
@@ -482,7 +483,7 @@ def test_opening_reads_the_cursor_and_the_end_of_the_newest_file_only():
 def test_the_longest_record_fits_and_comes_back():
     log = open_log(folder())
     payload = b'"' + b"x" * (log.max_record - 2) + b'"'
-    assert log.max_record > SEGMENT - 40
+    assert log.max_record > log.fs.segment - 40
     log.append([b"1"])
     log.append([payload])
     log.append([b"3"])
@@ -567,10 +568,10 @@ def test_the_last_blocks_of_a_file_system_are_never_counted_on():
     path = folder()
     log = open_log(path, max_bytes=1 << 30)
     log.limit = log.journal._limit = 2048
-    log._fs.free = lambda: RESERVE + 8192
+    log.fs.free = lambda: Directory.reserve + 8192
     for i in range(1, 301):
         log.append([b'"%098d"' % i])
-    assert sum([size for _, size in log._fs.files()]) <= 8192 + 1024
+    assert sum([size for _, size in log.fs.files()]) <= 8192 + 1024
     left = numbers(log)
     assert log.dropped == left[0] - 1 > 0
     log.close()
@@ -599,7 +600,7 @@ def test_a_segment_that_cannot_be_removed_does_not_cost_the_next_one():
     def remove(name):
         raise OSError(5, "")
 
-    log._fs.remove = remove
+    log.fs.remove = remove
     while log.dropped == dropped:
         log.append([b'"%098d"' % log.stored])
     assert log.dropped == firsts[1] - 1 and log.errors == 1
@@ -684,7 +685,7 @@ def test_a_disk_that_others_fill_later_is_no_reason_to_drop_what_is_there():
     filled(path, 100, max_bytes=16384)
     log = open_log(path)
     log.limit = log.journal._limit = 2048
-    log._fs.free = lambda: 0
+    log.fs.free = lambda: 0
     firsts = log.journal.firsts[:]
     for i in range(20):
         log.append([b'"%098d"' % i])

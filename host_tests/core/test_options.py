@@ -2,9 +2,8 @@
 
 from support import MICROPYTHON, Clock, Http, folder, raises
 
-from postcache import POSTCache, client
-from postcache.ages import Ages
-from postcache.ports import Lock
+from postcache import POSTCache, ports
+from postcache.log.ages import Ages
 
 FULL = (28, "full")
 
@@ -12,23 +11,28 @@ FULL = (28, "full")
 class Idle:
     """A worker that does nothing: only flush() sends."""
 
-    def __init__(self, cache):
+    def __init__(self, uplink):
         pass
 
-    def stop(self, ms, abort):
+    def stop(self, ms):
         pass
+
+
+class Ports:
+    """What postcache.ports has, but for the worker."""
+
+    def __init__(self, worker):
+        self.Worker = worker
+
+    def __getattr__(self, name):
+        return getattr(ports, name)
 
 
 def make(http=None, path=None, worker=Idle, **options):
     clock = Clock()
     http = http or Http()
-    ours = client.Worker
-    client.Worker = worker
-    try:
-        cache = POSTCache("http://x/", path or folder(), 60, http=http, clock=clock, **options)
-        return cache, clock
-    finally:
-        client.Worker = ours
+    options["ports"] = Ports(worker)
+    return POSTCache("http://x/", path or folder(), 60, http=http, clock=clock, **options), clock
 
 
 def fill(cache, add):
@@ -156,16 +160,16 @@ def test_what_is_held_is_not_lost_when_the_log_is_full():
         assert raises(OSError, cache.flush).args == FULL
         assert len(cache) == count + 1  # still held
         assert raises(OSError, cache.close).args == FULL
-        cache._http.default = 200
+        cache.http.default = 200
         cache.flush()
         assert cache.flush()
-        assert len(cache._http.lines()) == count + 1
+        assert len(cache.http.lines()) == count + 1
         cache.close()
 
 
 def test_a_real_error_of_the_disk_is_raised_whatever_the_policy():
     cache, _clock = make(on_full="drop_newest")
-    log = cache._log
+    log = cache.log
 
     def broken(*args):
         raise OSError(28)
@@ -248,7 +252,7 @@ def test_what_is_too_old_goes_also_when_no_try_is_due():
     assert cache.stats["dropped"] >= 80
     cache.close(0)
     cache, clock = make(None, max_age=60)
-    cache._outbox = None  # store only
+    cache.outbox = None  # store only
     for n in range(100):
         clock.now += 5000
         cache.add_request(n)
@@ -274,12 +278,13 @@ def test_ages_are_never_too_old_and_take_little_room():
         acked = 0
         stored = 0
         old = dropped = 0
-        _lock = Lock()
+        lock = ports.Lock()
 
-        def _drop(self, first, last):
+        def give_up(self, first, last):
             self.old = last
+            return 0
 
-        def _clean(self):
+        def clean(self):
             pass
 
     log = Log()
@@ -374,7 +379,7 @@ def test_a_callable_that_raises_confirms_nothing():
 
 
 def test_415_ends_compression_for_good():
-    from postcache.gzipped import available
+    from postcache.send.gzipped import available
 
     events = []
     http = Http(415)
@@ -476,7 +481,7 @@ def test_recovered_is_told_by_a_delivery_and_by_nothing_else():
 def test_a_drop_that_arrived_all_the_same_hides_no_later_one():
     events = []
     cache, _clock = make(on_event=lambda kind, detail: events.append(detail))
-    log = cache._log
+    log = cache.log
     log.dropped = 50
     cache.add_request(1)
     log.dropped = 20

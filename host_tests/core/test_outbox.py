@@ -4,26 +4,24 @@ import json
 
 from support import Clock, Counting, Http, folder
 
-import postcache.outbox as outbox_module
+from postcache.envelope import Frame
 from postcache.log import Log
-from postcache.outbox import Outbox
-from postcache.ports import BATCH, BUFFER, Directory
-from postcache.retry import retry_after
+from postcache.ports import BATCH, Directory
+from postcache.send import Outbox
+from postcache.send.retry_after import retry_after
 
 
-def make(path, http, n=0, limit=500, interval=0, max_bytes=None, head=b'{"lines":['):
+def make(path, http, n=0, limit=500, interval=0, max_bytes=None, head=b'{"lines":[', buffer=None):
+    # Batches above `buffer` bytes are streamed from the files instead of kept in RAM.
     log = Log(Directory(path), max_bytes, 0)
     for _ in range(n):
         log.append([b'{"n":%d}' % (log.stored + 1)])
     clock = Clock()
-    around = {"A": "b"}, head, b"]}"
-    outbox = Outbox(log, http, clock, "http://x/", around, limit, interval)
+    frame = Frame("http://x/", {"A": "b"}, head, b",", b"]}")
+    outbox = Outbox(log, http, clock, frame, limit, interval)
+    if buffer is not None:
+        outbox.buffer = buffer
     return log, outbox, clock
-
-
-def with_buffer(size):
-    """Let batches above `size` bytes be streamed from the files instead of kept in RAM."""
-    outbox_module.BUFFER = size
 
 
 def test_a_batch_is_the_oldest_records_under_their_numbers():
@@ -73,16 +71,14 @@ def test_a_large_batch_is_streamed_and_a_small_one_is_kept():
     # Both ways give the same body; Http checks the length.
     bodies = []
     for size in (100, 100000):
-        with_buffer(size)
         http = Http(500)
-        log, outbox, _ = make(folder(), http, 40)
+        log, outbox, _ = make(folder(), http, 40, buffer=size)
         outbox.send(10)
-        assert bool(outbox.batch[5]) == (size == 100000)
+        assert bool(outbox.batch.lines) == (size == 100000)
         outbox.send(10)
         bodies += [body for _, body in http.posts]
         assert len(log) == 0
         log.close()
-    with_buffer(BUFFER)
     assert bodies == [bodies[0]] * 4
 
 
@@ -157,8 +153,7 @@ def test_damage_between_two_tries_gives_up_what_is_damaged_and_nothing_else():
     path = folder()
     http = Http(500)
     count = 40
-    with_buffer(100)
-    log, outbox, _ = make(path, http, count)
+    log, outbox, _ = make(path, http, count, buffer=100)
     assert not outbox.send(10)
     name = path + "/0000000001.log"
     with open(name, "rb") as f:
@@ -169,7 +164,6 @@ def test_damage_between_two_tries_gives_up_what_is_damaged_and_nothing_else():
     for _ in range(10):
         outbox.send(10)
     assert len(log) == 0
-    with_buffer(BUFFER)
     assert http.lines() == [{"n": 1}] + [{"n": n} for n in range(3, count + 1)]
     assert log.damaged == 1
     log.close()
@@ -190,7 +184,7 @@ def test_every_status_has_its_meaning():
         assert outbox.send(10) == (good or halved), status
         assert outbox.status == status and len(log) == (0 if good else 2)
         assert outbox.blocked == (status in slow)
-        assert (outbox.error is None) == (good or halved)
+        assert (outbox.error == "") == (good or halved)
         if not good and not halved:
             # The same again: but not before its time, and slowly if a person must mend it.
             wait = outbox.wait_ms()
@@ -205,7 +199,7 @@ def test_every_status_has_its_meaning():
         outbox.most = BATCH  # 413 is remembered
         http.posts.clear()  # a board's heap would be in pieces
         http.taken.clear()
-    assert outbox.sent == 1000 and outbox.refused == 0
+    assert outbox.sent == 1000 and outbox.rejected is None
     log.close()
 
 
@@ -266,7 +260,7 @@ def test_success_ends_the_back_off():
     log, outbox, _ = make(folder(), Http(500, 500, 500, 200, 500), 1)
     for _ in range(4):
         outbox.send(10)
-    assert outbox.wait_ms() == 0 and outbox.error is None
+    assert outbox.wait_ms() == 0 and outbox.error == ""
     log.append([b"1"])
     outbox.send(10)
     assert outbox.wait_ms() < 1000
@@ -363,7 +357,7 @@ def test_steady_sending_does_not_read_what_was_delivered_again():
 
 def broken_open(log, broken, errno=5):
     """Let opening the segments `broken` (a list of first numbers) fail; returns the failures."""
-    real = log._fs.open
+    real = log.fs.open
     count = []
 
     def fail(name, mode):
@@ -372,7 +366,7 @@ def broken_open(log, broken, errno=5):
             raise OSError(errno, "")
         return real(name, mode)
 
-    log._fs.open = fail
+    log.fs.open = fail
     return count
 
 
@@ -471,8 +465,7 @@ def test_a_port_that_stops_at_content_length_drains_the_backlog_in_one_round():
 def test_a_batch_whose_last_record_is_damaged_does_not_take_the_next_one_in():
     path = folder()
     http = Http(500)
-    with_buffer(10)
-    log, outbox, _ = make(path, http, 6, limit=3)
+    log, outbox, _ = make(path, http, 6, limit=3, buffer=10)
     assert not outbox.send(10)
     name = path + "/0000000001.log"
     with open(name, "rb") as f:
@@ -482,7 +475,6 @@ def test_a_batch_whose_last_record_is_damaged_does_not_take_the_next_one_in():
         f.write(b"\n".join(lines))
     for _ in range(5):
         outbox.send(10)
-    with_buffer(BUFFER)
     assert len(log) == 0
     assert http.lines() == [{"n": n} for n in (1, 2, 4, 5, 6)]
     log.close()

@@ -5,10 +5,12 @@ import json
 from support import Clock, Http, folder, raises
 
 from postcache import POSTCache
+from postcache.envelope import Frame
 from postcache.log import Log
-from postcache.outbox import Outbox
 from postcache.ports import Directory
-from postcache.rejects import Rejects, listed
+from postcache.send import Outbox
+from postcache.send.dead_letters import DeadLetters, listed
+from postcache.send.resume import resume
 
 SLOW = (401, 403, 404, 405, 410)
 SOON = (408, 425, 429)
@@ -16,11 +18,13 @@ SOON = (408, 425, 429)
 
 def make(path, http, n=0, limit=500):
     log = Log(Directory(path), None, 0)
+    resume(log)
     for _ in range(n):
         log.append([b'{"n":%d}' % (log.stored + 1)])
     clock = Clock()
-    around = {}, b'{"lines":[', b'],"device":"a rather long name, longer than the records"}'
-    return log, Outbox(log, http, clock, "http://x/", around, limit, 0), clock
+    tail = b'],"device":"a rather long name, longer than the records"}'
+    frame = Frame("http://x/", {}, b'{"lines":[', b",", tail)
+    return log, Outbox(log, http, clock, frame, limit, 0), clock
 
 
 class Picky(Http):
@@ -95,7 +99,7 @@ def test_every_status_that_a_record_can_be_refused_with():
         drain(log, outbox, clock, 10)
         assert http.numbers() == [1, 2, 4, 5]
         assert [reject["status"] for reject in listed(log)] == [status]
-        assert (outbox.sent, outbox.refused) == (4, 1)
+        assert (outbox.sent, DeadLetters(log).total) == (4, 1)
         log.close()
 
 
@@ -117,14 +121,14 @@ def test_a_server_that_refuses_everything_is_not_fed_the_backlog():
     while not outbox.blocked and begun < 40:
         outbox.send(10)
         begun += 1
-    assert begun <= 30 and outbox.refused == 8 and outbox.blocked
+    assert begun <= 30 and DeadLetters(log).total == 8 and outbox.blocked
     # From now on each record costs a back-off that grows, and one request.
     for _ in range(12):
         clock.now += outbox.wait_ms()
         before = len(http.posts)
         assert not outbox.send(10)
         assert len(http.posts) == before + 1
-    assert outbox.refused == 20
+    assert DeadLetters(log).total == 20
     assert len(log) == 480
     # The server is mended: the rest arrives at full size.
     http.default = 200
@@ -132,7 +136,7 @@ def test_a_server_that_refuses_everything_is_not_fed_the_backlog():
     assert outbox.send(10) and not outbox.blocked
     assert outbox.send(10) and outbox.send(10)
     assert len(log) == 0
-    assert len(listed(log)) == 20 == outbox.refused
+    assert len(listed(log)) == 20 == DeadLetters(log).total
     log.close()
 
 
@@ -142,7 +146,7 @@ def test_a_server_that_refused_by_mistake_loses_nothing():
     log, outbox, clock = make(folder(), http, 9)
     drain(log, outbox, clock, 10)
     assert len(http.lines()) == 9 and not listed(log)
-    assert outbox.suspect == 9  # behind us: the next batch is whole again
+    # What was suspected is behind us: the next batch is whole again.
     for _ in range(6):
         log.append([b"1"])
     assert outbox.send(10)
@@ -169,7 +173,7 @@ def test_statuses_that_a_person_must_mend_keep_everything_and_are_tried_slowly()
         assert len(log) == 5 and not listed(log)
         assert [post for post in http.posts if post != http.posts[0]] == []
         http.default = 200
-        assert outbox.send(10) and not outbox.blocked and outbox.error is None
+        assert outbox.send(10) and not outbox.blocked and outbox.error == ""
         assert len(log) == 0
         log.close()
 
@@ -259,7 +263,7 @@ def test_refusing_is_durable_before_the_record_is_passed_over():
     drain(log, outbox, clock, 30)
     assert http.numbers() == [1, 3]
     assert [reject["number"] for reject in listed(log)] == [2]
-    assert Rejects(log).total == 1
+    assert DeadLetters(log).total == 1
     log.close()
 
 
@@ -267,8 +271,8 @@ def test_a_record_that_cannot_be_set_aside_stays():
     http = Picky()
     http.bad = (1,)
     log, outbox, _clock = make(folder(), http, 1)
-    opened = log._fs.open
-    log._fs.open = lambda name, mode: raises_full() if "rejected" in name else opened(name, mode)
+    opened = log.fs.open
+    log.fs.open = lambda name, mode: raises_full() if "rejected" in name else opened(name, mode)
 
     def raises_full():
         raise OSError(28)
@@ -277,7 +281,7 @@ def test_a_record_that_cannot_be_set_aside_stays():
         assert not outbox.send(10)
         assert outbox.error == "OSError 28" and outbox.wait_ms() < 300000
     assert len(log) == 1
-    log._fs.open = opened
+    log.fs.open = opened
     outbox.send(10)
     assert len(log) == 0 and len(listed(log)) == 1
     log.close()
@@ -339,35 +343,35 @@ def test_what_waits_is_not_put_back():
     # The power was cut between the two, and what was read at opening could not say so.
     log, _outbox, _ = make(folder(), Http(), 3)
     log.ack(1, 1, 0)
-    Rejects(log).add(1, 400, b"", b'{"n":1}')
-    Rejects(log).add(2, 400, b"", b'{"n":2}')
-    assert Rejects(log).requeue(log.append) == 1
+    DeadLetters(log).add(1, 400, b"", b'{"n":1}')
+    DeadLetters(log).add(2, 400, b"", b'{"n":2}')
+    assert DeadLetters(log).requeue(log.append) == 1
     assert len(log) == 3
     log.close()
 
 
 def test_nothing_is_put_back_before_the_cursor_has_passed_it_over():
     log, _outbox, _ = make(folder(), Http(), 1)
-    put = log._fs.put
+    put = log.fs.put
 
     def broken(name, data):
         if name[:6] == "cursor":
             raise OSError(28)
         put(name, data)
 
-    Rejects(log).add(1, 400, b"", b'{"n":1}')
-    log._fs.put = broken
+    DeadLetters(log).add(1, 400, b"", b'{"n":1}')
+    log.fs.put = broken
     log.ack(1, 1, 0)
-    raises(OSError, Rejects(log).requeue, log.append)
+    raises(OSError, DeadLetters(log).requeue, log.append)
     assert len(listed(log)) == 1 and len(log) == 0
-    log._fs.put = put
-    assert Rejects(log).requeue(log.append) == 1
+    log.fs.put = put
+    assert DeadLetters(log).requeue(log.append) == 1
     log.close()
 
 
 def test_requeue_needs_the_sender_to_rest():
     with POSTCache("http://x/", folder(), 60, http=Http(), clock=Clock(), timeout=0.01) as cache:
-        assert cache._sending.acquire(True)
+        assert cache.sending.acquire(True)
         raises(OSError, cache.requeue_rejected)
-        cache._sending.release()
+        cache.sending.release()
         assert cache.requeue_rejected() == 0

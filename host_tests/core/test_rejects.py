@@ -6,10 +6,11 @@ from io import BytesIO
 from support import MICROPYTHON, Clock, Http, folder, raises
 
 from postcache import POSTCache
-from postcache.line import encode
 from postcache.log import Log
+from postcache.log.line import encode
 from postcache.ports import Directory
-from postcache.rejects import Rejects, listed, requeue
+from postcache.send.dead_letters import DeadLetters, listed, requeue
+from postcache.send.resume import resume
 
 FILES = ("rejected.log", "rejected-2.log")
 
@@ -90,32 +91,26 @@ class Handle:
         self._f.seek(at)
 
 
-def fresh():
-    # What a reboot does to a module.
-    Rejects.tries = 0
-    Rejects.failed = False
-    Rejects.void = None
-
-
 def make(path=None, max_bytes=None, slot_size=0):
-    fresh()
-    return Log(Directory(path or folder()), max_bytes, slot_size)
+    log = Log(Directory(path or folder()), max_bytes, slot_size)
+    resume(log)
+    return log
 
 
 def read(log):
-    return list(Rejects(log).records())
+    return list(DeadLetters(log).records())
 
 
 def content(log, name):
     try:
-        with log._fs.open(name, "rb") as f:
+        with log.fs.open(name, "rb") as f:
             return f.read(1 << 20)
     except OSError:
         return b""
 
 
 def write(log, name, data, mode="ab"):
-    f = log._fs.open(name, mode)
+    f = log.fs.open(name, mode)
     f.write(data)
     f.flush()
     f.close()
@@ -127,7 +122,7 @@ def waiting(log):
 
 def discard(log):
     """Close a log, and give its place on the disk in RAM to the next one."""
-    path = log._fs.path
+    path = log.fs.path
     log.close()
 
     def empty(path):
@@ -158,13 +153,13 @@ def test_what_is_set_aside_comes_back_byte_for_byte_also_after_a_reboot():
         b"[1,2] ",
     )
     for i, payload in enumerate(payloads):
-        Rejects(log).add(7 + 2 * i, 400 + i, b"no", payload)
+        DeadLetters(log).add(7 + 2 * i, 400 + i, b"no", payload)
     expected = [(7 + 2 * i, 400 + i, "no", payload) for i, payload in enumerate(payloads)]
     assert read(log) == expected
     log.close()
     log = make(path)
     assert read(log) == expected
-    assert Rejects(log).total == len(payloads)
+    assert DeadLetters(log).total == len(payloads)
     assert listed(log)[0] == {
         "number": 7,
         "status": 400,
@@ -176,7 +171,7 @@ def test_what_is_set_aside_comes_back_byte_for_byte_also_after_a_reboot():
 
 def test_a_line_is_text_for_a_person():
     log = make()
-    Rejects(log).add(954, 422, b"no t", b'{"x":1}')
+    DeadLetters(log).add(954, 422, b"no t", b'{"x":1}')
     text = b'{"total":1,"requeued":0,"status":422,"reason":"no t","record":{"x":1}}'
     assert content(log, "rejected.log") == encode(954, text)
     discard(log)
@@ -184,9 +179,9 @@ def test_a_line_is_text_for_a_person():
 
 def test_the_reason_is_what_can_be_printed_of_80_characters():
     log = make()
-    Rejects(log).add(1, 400, b'","record":0,"\\\r\n\0\xc3\xa9', b"1")
-    Rejects(log).add(2, 400, b"x" * 512, b"2")
-    Rejects(log).add(3, 400, b"", b"3")
+    DeadLetters(log).add(1, 400, b'","record":0,"\\\r\n\0\xc3\xa9', b"1")
+    DeadLetters(log).add(2, 400, b"x" * 512, b"2")
+    DeadLetters(log).add(3, 400, b"", b"3")
     assert [reason for _, _, reason, _ in read(log)] == [
         '","record":0,"\\?????',
         "x" * 80,
@@ -201,30 +196,30 @@ def test_the_same_record_again_is_stored_once():
     log = make(path)
     for _ in range(2):
         for seq in (5, 6, 7):
-            Rejects(log).add(seq, 400, b"", b"%d" % seq)
-            Rejects(log).add(seq, 422, b"other words", b"%d" % seq)
+            DeadLetters(log).add(seq, 400, b"", b"%d" % seq)
+            DeadLetters(log).add(seq, 422, b"other words", b"%d" % seq)
         log.close()
         log = make(path)
     assert [seq for seq, _, _, _ in read(log)] == [5, 6, 7]
-    assert Rejects(log).total == 3
+    assert DeadLetters(log).total == 3
     # The same number on another record: a log that lost its cursor. Both are kept.
-    Rejects(log).add(6, 400, b"", b"66")
+    DeadLetters(log).add(6, 400, b"", b"66")
     assert [payload for _, _, _, payload in read(log)] == [b"5", b"6", b"7", b"66"]
     discard(log)
 
 
 def test_what_a_killed_program_left_is_synced_before_it_is_believed():
     log = make()
-    Rejects(log).add(1, 400, b"", b"1")
-    log._fs = Faulty(log._fs)
-    Rejects(log).add(1, 400, b"", b"1")
-    assert "flush" in log._fs.log
-    log._fs = Faulty(log._fs._fs)
-    log._fs.left = log._fs.calls
+    DeadLetters(log).add(1, 400, b"", b"1")
+    log.fs = Faulty(log.fs)
+    DeadLetters(log).add(1, 400, b"", b"1")
+    assert "flush" in log.fs.log
+    log.fs = Faulty(log.fs._fs)
+    log.fs.left = log.fs.calls
     while True:
-        log._fs.left += 1
+        log.fs.left += 1
         try:
-            Rejects(log).add(1, 400, b"", b"1")
+            DeadLetters(log).add(1, 400, b"", b"1")
             break
         except OSError:
             pass
@@ -233,8 +228,8 @@ def test_what_a_killed_program_left_is_synced_before_it_is_believed():
 
 def test_after_a_sync_that_failed_the_line_is_written_again():
     log = make()
-    Rejects(log).add(1, 400, b"", b"1")
-    fs = log._fs
+    DeadLetters(log).add(1, 400, b"", b"1")
+    fs = log.fs
 
     class Lost(Faulty):
         def call(self, what, function, *args):
@@ -242,21 +237,20 @@ def test_after_a_sync_that_failed_the_line_is_written_again():
                 raise OSError(5)
             return Faulty.call(self, what, function, *args)
 
-    log._fs = Lost(fs)
-    raises(OSError, Rejects(log).add, 2, 400, b"", b"2")
-    log._fs = fs
+    log.fs = Lost(fs)
+    raises(OSError, DeadLetters(log).add, 2, 400, b"", b"2")
+    log.fs = fs
     before = content(log, "rejected.log")
-    Rejects(log).add(2, 400, b"", b"2")
+    DeadLetters(log).add(2, 400, b"", b"2")
     after = content(log, "rejected.log")
     # What the next sync would call clean is not relied on: the line is there anew.
     assert after.startswith(before) and b" 2 {" in after[len(before) :]
     assert [seq for seq, _, _, _ in read(log)] == [1, 2]
-    assert Rejects(log).total == 2
-    Rejects(log).add(3, 400, b"", b"3")
+    assert DeadLetters(log).total == 2
+    DeadLetters(log).add(3, 400, b"", b"3")
     assert [seq for seq, _, _, _ in read(log)] == [1, 2, 3]
-    assert Rejects(log).total == 3
+    assert DeadLetters(log).total == 3
     discard(log)
-    fresh()
 
 
 def test_the_files_are_bounded_and_the_newest_stay():
@@ -265,7 +259,7 @@ def test_the_files_are_bounded_and_the_newest_stay():
     payload = b'"' + b"x" * 300 + b'"'
     n = 4 * log.limit // 300
     for seq in range(1, n + 1):
-        Rejects(log).add(seq, 400, b"", payload)
+        DeadLetters(log).add(seq, 400, b"", payload)
         for name in FILES:
             assert len(content(log, name)) <= log.limit
         if seq % 16 == 0:
@@ -274,21 +268,21 @@ def test_the_files_are_bounded_and_the_newest_stay():
     found = [seq for seq, _, _, _ in read(log)]
     assert found == list(range(found[0], n + 1))
     assert len(found) * 400 > log.limit // 2  # half of the space is always in use
-    rejects = Rejects(log)
+    rejects = DeadLetters(log)
     assert rejects.total == n
     assert rejects.dropped() == n - len(found) > 0
     # And after everything was put back, too.
-    assert Rejects(log).requeue(log.append) == len(found)
-    rejects = Rejects(log)
+    assert DeadLetters(log).requeue(log.append) == len(found)
+    rejects = DeadLetters(log)
     assert (rejects.total, rejects.dropped(), read(log)) == (n, 0, [])
-    Rejects(log).add(n + 1, 400, b"", payload)
+    DeadLetters(log).add(n + 1, 400, b"", payload)
     log.close()
     log = make(path, 65536)
-    assert (Rejects(log).total, len(read(log))) == (n + 1, 1)
+    assert (DeadLetters(log).total, len(read(log))) == (n + 1, 1)
     # Also when the line that said so has been overwritten.
     for seq in range(n + 2, 2 * n + 1):
-        Rejects(log).add(seq, 400, b"", payload)
-    assert Rejects(log).dropped() == n - len(read(log)) > 0
+        DeadLetters(log).add(seq, 400, b"", payload)
+    assert DeadLetters(log).dropped() == n - len(read(log)) > 0
     discard(log)
 
 
@@ -298,14 +292,14 @@ def test_the_longest_record_fits():
         payload = b'"' + b"x" * (log.max_record - 2) + b'"'
         for seq in range(1, 6):
             log.append([payload[:-2] + b'%d"' % seq])
-            Rejects(log).add(seq, 400, b"\\" * 80, payload[:-2] + b'%d"' % seq)
+            DeadLetters(log).add(seq, 400, b"\\" * 80, payload[:-2] + b'%d"' % seq)
             for name in FILES:
                 assert len(content(log, name)) <= log.limit + 300
-            Rejects(log).add(seq, 400, b"\\" * 80, payload[:-2] + b'%d"' % seq)
+            DeadLetters(log).add(seq, 400, b"\\" * 80, payload[:-2] + b'%d"' % seq)
         assert [seq for seq, _, _, _ in read(log)] == [4, 5]
-        assert Rejects(log).dropped() == 3
+        assert DeadLetters(log).dropped() == 3
         log.acked = 5
-        assert Rejects(log).requeue(log.append) == 2
+        assert DeadLetters(log).requeue(log.append) == 2
         assert waiting(log) == [payload[:-2] + b'4"', payload[:-2] + b'5"']
         discard(log)
 
@@ -314,13 +308,13 @@ def test_damage_costs_the_lines_that_it_hit_and_is_counted_once():
     path = folder()
     log = make(path)
     for seq in range(1, 6):
-        Rejects(log).add(seq, 400, b"", b"%d" % seq)
+        DeadLetters(log).add(seq, 400, b"", b"%d" % seq)
     data = content(log, "rejected.log")
     third = data.find(b" 3 {") + 1
     write(log, "rejected.log", data[:third] + b"?" + data[third + 1 :], "wb")
     for _ in range(3):
         assert [seq for seq, _, _, _ in read(log)] == [1, 2, 4, 5]
-    assert log.damaged == 1 and Rejects(log).total == 5 and Rejects(log).dropped() == 1
+    assert log.damaged == 1 and DeadLetters(log).total == 5 and DeadLetters(log).dropped() == 1
     # Whatever the end looks like, the next one is found.
     tails = (
         b"\0" * 50,
@@ -332,7 +326,7 @@ def test_damage_costs_the_lines_that_it_hit_and_is_counted_once():
     )
     for i, tail in enumerate(tails):
         write(log, "rejected.log", tail)
-        Rejects(log).add(6 + i, 400, b"", b"%d" % (6 + i))
+        DeadLetters(log).add(6 + i, 400, b"", b"%d" % (6 + i))
     assert [seq for seq, _, _, _ in read(log)] == [1, 2, 4, 5] + list(range(6, 6 + len(tails)))
     discard(log)
 
@@ -345,13 +339,13 @@ def test_any_bytes_are_survived():
         for name in FILES:
             write(log, name, data, "wb")
         write(log, "requeue", data, "wb")
-        before = Rejects(log).total
-        Rejects(log).add(3, 400, b"", b"3")
+        before = DeadLetters(log).total
+        DeadLetters(log).add(3, 400, b"", b"3")
         assert [seq for seq, _, _, _ in read(log)] == [3]
-        assert Rejects(log).total == before + 1
-        assert Rejects(log).requeue(log.append) == 1
+        assert DeadLetters(log).total == before + 1
+        assert DeadLetters(log).requeue(log.append) == 1
         assert read(log) == []
-        if "requeue" in [name for name, _ in log._fs.files()]:
+        if "requeue" in [name for name, _ in log.fs.files()]:
             raise AssertionError(data)
     discard(log)
 
@@ -360,8 +354,8 @@ def test_a_write_that_failed_halfway_costs_nothing():
     # What is written before the error is in the file, or is not: every part of the line.
     for cut in (0, 1, 20, 60, 1000):
         log = make()
-        Rejects(log).add(1, 400, b"", b"1")
-        fs = log._fs
+        DeadLetters(log).add(1, 400, b"", b"1")
+        fs = log.fs
 
         class Half(Faulty):
             def call(self, what, function, *args):
@@ -370,18 +364,17 @@ def test_a_write_that_failed_halfway_costs_nothing():
                     raise OSError(28)
                 return Faulty.call(self, what, function, *args)
 
-        rejects = Rejects(log)
-        log._fs = rejects._fs = Half(fs)
+        rejects = DeadLetters(log)
+        log.fs = rejects._fs = Half(fs)
         for _ in range(3):
             raises(OSError, rejects.add, 2, 400, b"", b"2")
-            raises(OSError, Rejects(log).add, 2, 400, b"", b"2")
-        log._fs = rejects._fs = fs
+            raises(OSError, DeadLetters(log).add, 2, 400, b"", b"2")
+        log.fs = rejects._fs = fs
         rejects.add(2, 400, b"", b"2")
-        Rejects(log).add(3, 400, b"", b"3")
+        DeadLetters(log).add(3, 400, b"", b"3")
         assert [seq for seq, _, _, _ in read(log)] == [1, 2, 3], cut
-        assert Rejects(log).total == 3
+        assert DeadLetters(log).total == 3
         discard(log)
-    fresh()
 
 
 def test_an_error_at_any_call_of_add_costs_nothing():
@@ -392,30 +385,29 @@ def test_an_error_at_any_call_of_add_costs_nothing():
                 log = make(folder(), max_bytes)
                 payload = b'"' + b"x" * (log.limit // 4 if max_bytes else 10) + b'"'
                 for seq in range(1, n):
-                    Rejects(log).add(seq, 400, b"", payload)
-                fs = log._fs
-                log._fs = faulty = Faulty(fs, i, after)
+                    DeadLetters(log).add(seq, 400, b"", payload)
+                fs = log.fs
+                log.fs = faulty = Faulty(fs, i, after)
                 try:
-                    Rejects(log).add(n, 400, b"", payload)
+                    DeadLetters(log).add(n, 400, b"", payload)
                 except OSError:
-                    Rejects(log).add(n, 400, b"", payload)
+                    DeadLetters(log).add(n, 400, b"", payload)
                 calls = max(calls, faulty.calls)
-                log._fs = fs
+                log.fs = fs
                 numbers = [seq for seq, _, _, _ in read(log)]
                 assert numbers[-1] == n and numbers == list(range(numbers[0], n + 1))
                 assert len(numbers) >= (2 if max_bytes else n)
-                assert Rejects(log).total == n, (i, faulty.log)
+                assert DeadLetters(log).total == n, (i, faulty.log)
                 discard(log)
                 i += 1
             assert i > 5
-    fresh()
 
 
 def test_something_else_under_its_name_is_passed_over():
     log = make()
-    os.mkdir(log._fs.path + "/rejected-2.log")
+    os.mkdir(log.fs.path + "/rejected-2.log")
     for seq in (1, 2):
-        Rejects(log).add(seq, 400, b"", b"%d" % seq)
+        DeadLetters(log).add(seq, 400, b"", b"%d" % seq)
     assert [seq for seq, _, _, _ in read(log)] == [1, 2]
     assert log.damaged <= 1  # FAT says that there is nothing
     discard(log)
@@ -423,8 +415,8 @@ def test_something_else_under_its_name_is_passed_over():
 
 def test_a_file_that_cannot_be_read_is_passed_over_after_some_tries():
     log = make()
-    Rejects(log).add(1, 400, b"", b"1")
-    fs = log._fs
+    DeadLetters(log).add(1, 400, b"", b"1")
+    fs = log.fs
 
     class Bad(Faulty):
         def open(self, name, mode):
@@ -432,12 +424,11 @@ def test_a_file_that_cannot_be_read_is_passed_over_after_some_tries():
                 raise OSError(5)
             return self._fs.open(name, mode)
 
-    log._fs = Bad(fs)
+    log.fs = Bad(fs)
     for _ in range(39):
-        raises(OSError, Rejects, log)
-    Rejects(log).add(2, 400, b"", b"2")
+        raises(OSError, DeadLetters, log)
+    DeadLetters(log).add(2, 400, b"", b"2")
     discard(log)
-    fresh()
 
 
 # --- put back ---
@@ -448,7 +439,7 @@ def aside(log, n, first=1, size=0):
     for _ in range(n):
         payload = b'{"n":%d,"x":"%s"}' % (log.stored + first, b"x" * size)
         seq = log.append([payload])
-        Rejects(log).add(seq, 400, b"", payload)
+        DeadLetters(log).add(seq, 400, b"", payload)
     log.ack(1, log.stored, 0)
 
 
@@ -459,21 +450,21 @@ def test_what_is_put_back_gets_new_numbers_in_the_old_order():
         aside(log, 5)
         log.append([b"6"])
         payloads = [payload for _, _, _, payload in read(log)]
-        assert Rejects(log).requeue(log.append) == 5
+        assert DeadLetters(log).requeue(log.append) == 5
         assert list(log.read(None)) == list(enumerate([b"6"] + payloads, 6))
-        assert read(log) == [] and Rejects(log).requeue(log.append) == 0
-        assert Rejects(log).total == 5
-        names = [name for name, _ in log._fs.files()]
+        assert read(log) == [] and DeadLetters(log).requeue(log.append) == 0
+        assert DeadLetters(log).total == 5
+        names = [name for name, _ in log.fs.files()]
         assert "requeue" not in names
         # What remains is one line that knows the total.
         assert sum([len(content(log, name)) for name in FILES]) <= 128
         log.close()
         log = make(path, None, slot_size)
         assert waiting(log) == [b"6"] + payloads
-        assert (Rejects(log).total, read(log)) == (5, [])
-        Rejects(log).add(99, 400, b"", b"99")
-        assert (Rejects(log).total, len(read(log))) == (6, 1)
-        assert Rejects(log).requeue(log.append) == 1
+        assert (DeadLetters(log).total, read(log)) == (5, [])
+        DeadLetters(log).add(99, 400, b"", b"99")
+        assert (DeadLetters(log).total, len(read(log))) == (6, 1)
+        assert DeadLetters(log).requeue(log.append) == 1
         discard(log)
 
 
@@ -489,7 +480,7 @@ def test_much_goes_back_in_groups_that_fit():
         assert sum([len(payload) + 30 for payload in group]) <= log.max_record
         return log.append(group, before)
 
-    assert Rejects(log).requeue(append) == len(payloads) == sum(groups)
+    assert DeadLetters(log).requeue(append) == len(payloads) == sum(groups)
     assert len(groups) > 1
     assert waiting(log)[-len(payloads) :] == payloads
     discard(log)
@@ -510,7 +501,7 @@ def test_others_may_append_at_the_same_time():
                 raise KeyboardInterrupt
 
         try:
-            Rejects(log).requeue(append)
+            DeadLetters(log).requeue(append)
         except KeyboardInterrupt:
             pass
         log.append([b'"more"'])
@@ -525,11 +516,11 @@ def test_no_file_stays_open():
     # On MicroPython an abandoned generator would keep its file, on which littlefs then trips.
     log = make(folder(), 65536)
     aside(log, 30, 1, log.max_record // 8)
-    fs = log._fs
-    log._fs = faulty = Faulty(fs)
-    Rejects(log).add(99, 400, b"", b"99")
+    fs = log.fs
+    log.fs = faulty = Faulty(fs)
+    DeadLetters(log).add(99, 400, b"", b"99")
     assert faulty.opened == 0
-    records = Rejects(log).records()
+    records = DeadLetters(log).records()
     assert next(records)
     records.close()
     assert faulty.opened == 0
@@ -542,7 +533,7 @@ def test_no_file_stays_open():
         before(log.stored + 1)
         raise OSError(28)
 
-    raises(OSError, Rejects(log).requeue, no)
+    raises(OSError, DeadLetters(log).requeue, no)
     assert faulty.opened == 0
 
     def die(group, before):
@@ -550,15 +541,13 @@ def test_no_file_stays_open():
         raise KeyboardInterrupt
 
     log.journal._fs = faulty
-    fresh()
-    raises(KeyboardInterrupt, Rejects(log).requeue, die)
+    raises(KeyboardInterrupt, DeadLetters(log).requeue, die)
     log.append([b"1"])
-    Rejects(log).resolve()  # reads the log up to where the others begin
+    DeadLetters(log).resolve()  # reads the log up to where the others begin
     assert faulty.opened == 1, faulty.opened  # the journal's
-    Rejects(log).requeue(append)
-    log._fs = log.journal._fs = fs
+    DeadLetters(log).requeue(append)
+    log.fs = log.journal._fs = log._cursor._fs = fs
     discard(log)
-    fresh()
 
 
 def test_an_append_that_is_refused_leaves_all_of_it_set_aside():
@@ -579,10 +568,10 @@ def test_an_append_that_is_refused_leaves_all_of_it_set_aside():
             log.append([b"1"])
     except OSError:
         pass
-    raises(OSError, Rejects(log).requeue, log.append)
+    raises(OSError, DeadLetters(log).requeue, log.append)
     assert read(log) == before
     log.ack(1, log.stored, 0)
-    assert Rejects(log).requeue(log.append) == 4
+    assert DeadLetters(log).requeue(log.append) == 4
     assert waiting(log) == [payload for _, _, _, payload in before]
     discard(log)
 
@@ -592,16 +581,16 @@ def test_a_record_like_it_under_its_number_is_not_taken_for_it():
     path = folder()
     log = make(path)
     same = b'{"event":"boot"}'
-    Rejects(log).add(log.append([same]), 400, b"", same)
+    DeadLetters(log).add(log.append([same]), 400, b"", same)
     log.ack(1, 1, 0)
 
     def fail(group, before):
         before(log.stored + 1)
         raise OSError(28)
 
-    raises(OSError, Rejects(log).requeue, fail)
+    raises(OSError, DeadLetters(log).requeue, fail)
     log.append([same])
-    assert Rejects(log).requeue(log.append) == 1
+    assert DeadLetters(log).requeue(log.append) == 1
     assert waiting(log) == [same, same]
     discard(log)
 
@@ -616,8 +605,8 @@ def test_what_was_appended_after_a_failure_is_known_too():
         before(log.stored + 1)
         raise OSError(28)
 
-    raises(OSError, Rejects(log).requeue, fail)
-    fs = log._fs
+    raises(OSError, DeadLetters(log).requeue, fail)
+    fs = log.fs
 
     class Full(Faulty):
         def open(self, name, mode):
@@ -625,13 +614,12 @@ def test_what_was_appended_after_a_failure_is_known_too():
                 raise OSError(28)
             return self._fs.open(name, mode)
 
-    log._fs = Full(fs)
-    raises(OSError, Rejects(log).requeue, log.append)
-    log._fs = fs
-    assert Rejects(log).requeue(log.append) == 0
+    log.fs = Full(fs)
+    raises(OSError, DeadLetters(log).requeue, log.append)
+    log.fs = fs
+    assert DeadLetters(log).requeue(log.append) == 0
     assert waiting(log) == expected
     discard(log)
-    fresh()
 
 
 def _sum(log):
@@ -677,9 +665,10 @@ def test_an_error_at_any_call_of_requeue_loses_and_repeats_nothing():
     in_memory = MICROPYTHON and os.getenv("POSTCACHE_TEST_FS") not in ("lfs2", "fat")
 
     def restart(path):
-        fresh()
         fs = Directory(path)
-        return Log(InMemory(fs) if in_memory else fs, None, slot_size)
+        log = Log(InMemory(fs) if in_memory else fs, None, slot_size)
+        resume(log)
+        return log
 
     cases = noticed = 0
     for slot_size, size in ((0, 10), (128, 10), (0, 1500)):
@@ -700,32 +689,31 @@ def test_an_error_at_any_call_of_requeue_loses_and_repeats_nothing():
                     log.append([b'"last"'])
                     expected = _sum(log)
                     assert len(expected) == 8
-                    fs = log._fs
-                    log._fs = log.journal._fs = faulty = Faulty(fs, i, after)
+                    fs = log.fs
+                    log.fs = log.journal._fs = log._cursor._fs = faulty = Faulty(fs, i, after)
                     failed = None
                     try:
-                        Rejects(log).requeue(log.append)
+                        DeadLetters(log).requeue(log.append)
                     except OSError as e:
                         failed = e
                     calls = max(calls, faulty.calls)
-                    log._fs = log.journal._fs = fs
+                    log.fs = log.journal._fs = log._cursor._fs = fs
                     noticed += bool(failed or log.errors)
                     facts = (slot_size, size, after, reboot, i, faulty.log[i - 3 : i + 1])
                     if reboot:
                         log.close()
                         log = restart(path)
                     else:
-                        Rejects(log).requeue(log.append)
+                        DeadLetters(log).requeue(log.append)
                         assert read(log) == []
                     assert _sum(log) == expected, facts
-                    Rejects(log).requeue(log.append)
+                    DeadLetters(log).requeue(log.append)
                     assert sorted(waiting(log)) == expected, facts
                     assert read(log) == []
                     discard(log)
                     i += 1
                     cases += 1
     assert cases > 700 and noticed > cases // 2
-    fresh()
 
 
 def test_a_requeue_that_ended_early_is_found_out_before_anything_is_added():
@@ -739,12 +727,29 @@ def test_a_requeue_that_ended_early_is_found_out_before_anything_is_added():
             log.append(group, before)  # noqa: B023
             raise KeyboardInterrupt
 
-        raises(KeyboardInterrupt, Rejects(log).requeue, append)
+        raises(KeyboardInterrupt, DeadLetters(log).requeue, append)
         log.close()
         log = make(path, None, slot_size)
-        assert "requeue" not in [name for name, _ in log._fs.files()]
+        assert "requeue" not in [name for name, _ in log.fs.files()]
         assert read(log) == [] and _sum(log) == expected
         discard(log)
+
+
+def test_what_a_killed_program_set_aside_is_synced_before_it_is_passed_over():
+    # It may be visible and not durable: passed over durably, a power cut would take it.
+    path = folder()
+    log = make(path)
+    log.append([b"1"])
+    log.freeze(1)
+    DeadLetters(log).add(1, 400, b"", b"1")
+    log.close()
+    log = Log(Directory(path), None, 0)
+    fs = log.fs
+    log.fs = faulty = Faulty(fs)
+    resume(log)
+    assert log.acked == 1 and "flush" in faulty.log
+    log.fs = fs
+    discard(log)
 
 
 def test_a_card_that_cannot_be_written_still_opens():
@@ -756,7 +761,7 @@ def test_a_card_that_cannot_be_written_still_opens():
         log.append(group, before)
         raise KeyboardInterrupt
 
-    raises(KeyboardInterrupt, Rejects(log).requeue, append)
+    raises(KeyboardInterrupt, DeadLetters(log).requeue, append)
     log.close()
     fs = Directory(path)
 
@@ -772,8 +777,8 @@ def test_a_card_that_cannot_be_written_still_opens():
         def remove(self, name):
             raise OSError(30)
 
-    fresh()
     log = Log(ReadOnly(fs), None, 0)
+    resume(log)
     assert len(waiting(log)) == 3 and log.errors >= 1
     log.close()
     log = make(path)
@@ -782,7 +787,6 @@ def test_a_card_that_cannot_be_written_still_opens():
 
 
 def test_requeue_of_a_cache_needs_an_open_one():
-    fresh()
     cache = POSTCache("http://x/", folder(), 60, http=Http(), clock=Clock())
     assert requeue(cache) == 0
     cache.close()

@@ -5,8 +5,8 @@ import os
 from support import MICROPYTHON, Clock, Counting, Http, cut_off, folder, raises
 
 from postcache.client import POSTCache
-from postcache.line import encode
 from postcache.log import Log
+from postcache.log.line import encode
 from postcache.ports import Directory
 
 LITTLEFS = MICROPYTHON and os.getenv("POSTCACHE_TEST_FS") == "lfs2"
@@ -518,7 +518,7 @@ def test_full_the_oldest_segment_is_dropped_and_counted():
     path = folder()
     log = open_log(path, max_bytes=32768)
     add(log, *range(1, 1001))
-    assert sum([size for _, size in log._fs.files()]) <= 32768
+    assert sum([size for _, size in log.fs.files()]) <= 32768
     left = numbers(log)
     assert left == list(range(left[0], 1001))
     assert len(left) > 200
@@ -549,7 +549,8 @@ def test_a_reader_goes_on_when_slots_are_written_out_or_used_again():
                 taken += 1
             reader.close()
             if taken:
-                position = (log.segment, log.offset, seen[-1])
+                position = reader.place
+                assert position[2] == seen[-1]
                 if n % 2:
                     log.ack(log.acked + 1, seen[-1], 0)
         assert seen == list(range(1, len(seen) + 1))
@@ -617,10 +618,10 @@ def test_held_records_are_stored_together_and_by_flush_and_close():
             slot_size=slot_size,
         )
         assert [cache.add_request(n) for n in range(1, 7)] == [1, 2, 3, 4, 5, 6]
-        assert cache._log.stored == 4
+        assert cache.log.stored == 4
         assert len(cache) == cache.stats["waiting"] and cache.stats["added"] == 6
         assert cache.add_many([7, 8]) == 8  # durable with all that came before
-        assert cache._log.stored == 8
+        assert cache.log.stored == 8
         assert cache.add_request(9) == 9
         assert cache.flush() and len(cache) == 0
         cache.add_request(10)
@@ -634,8 +635,8 @@ def test_held_records_stay_held_when_they_cannot_be_stored():
     path = folder()
     cache = POSTCache(None, path, flush_every=3, slot_size=128)
     assert [cache.add_request(n) for n in (1, 2)] == [1, 2]
-    fs = cache._log.journal._fs
-    cache._log.journal._fs = Failing(fs, "put", times=3)
+    fs = cache.log.journal._fs
+    cache.log.journal._fs = Failing(fs, "put", times=3)
     raises(OSError, cache.add_request, 99)  # this one is not stored, and not held
     raises(OSError, cache.flush)
     raises(OSError, cache.close)
@@ -650,14 +651,14 @@ def test_held_records_stay_held_when_they_cannot_be_stored():
 def test_held_records_are_stored_before_they_outgrow_a_segment():
     path = folder()
     cache = POSTCache(None, path, flush_every=10**6, max_bytes=32768, slot_size=0)
-    most = cache._log.max_record
+    most = cache.log.max_record
     text = "x" * (most // 3)
     for n in range(1, 11):
         assert cache.add_request(text) == n
-    assert len(cache._held) < 4
+    assert len(cache.buffered) < 4
     cache.close()
     for name in segments(path):
-        assert len(get(path, name)) <= cache._log.limit
+        assert len(get(path, name)) <= cache.log.limit
     log = open_log(path, 0)
     assert numbers(log) == list(range(1, 11))
     log.close()
@@ -734,9 +735,9 @@ def test_add_many_is_durable_whatever_flush_every_says():
     path = folder()
     cache = POSTCache(None, path, flush_every=100, slot_size=128)
     assert cache.add_request(1) == 1
-    assert cache._log.stored == 0
+    assert cache.log.stored == 0
     assert cache.add_many([2, 3]) == 3
-    assert cache._log.stored == 3
+    assert cache.log.stored == 3
     cache.close()
 
 
@@ -770,7 +771,7 @@ def test_a_group_that_finds_too_few_slots_is_stored_as_a_whole():
 def test_a_reader_that_is_overtaken_by_new_records_says_so():
     log = open_log(folder())
     add(log, *range(1, 41))
-    reader = log.read(None)
+    reader = iter(log.read())
     seen = [next(reader)[0]]
     add(log, *range(41, 61))  # the slots are written out, and used again
     try:
@@ -848,8 +849,8 @@ def test_a_slot_is_not_used_again_before_the_cursor_says_on_flash_that_it_is_fre
     log = open_log(path)
     for _ in range(3):
         log.append([b"1"])
-    whole = log._fs
-    log._fs = Failing(whole, "put", times=10)
+    whole = log.fs
+    log._cursor._fs = Failing(whole, "put", times=10)
     log.ack(1, 3, 0)  # delivered, but that cannot be written
     assert log.errors >= 1 and len(log) == 0
 
@@ -866,7 +867,7 @@ def test_a_slot_is_not_used_again_before_the_cursor_says_on_flash_that_it_is_fre
     log.journal._fs = Torn()
     for _ in range(3):
         raises(OSError, log.append, [b"2"])
-    log.journal._fs = log._fs = whole
+    log.journal._fs = log._cursor._fs = whole
     cut_off(log)
     log = open_log(path)
     assert log.stored >= 3

@@ -10,10 +10,10 @@ import sys
 
 from support import MICROPYTHON, Clock, folder, raises
 
-from postcache.line import encode
 from postcache.log import Log
+from postcache.log.line import encode
 from postcache.ports import Directory, dumps
-from postcache.stamps import Stamps
+from postcache.send.stamps import Stamps
 
 START = 1763697600  # 2025-11-21
 COPIES = ("clock-a", "clock-b")
@@ -78,14 +78,14 @@ class Device:
     def boot(self, cut=None, how=""):
         if self.log is not None:
             self.log.journal.close()  # as the power leaves it: close() would write the cursor
-            self.log._fs.close()
+            self.log.fs.close()
         self.now += 5000
         self.life += 1
         self.born = self.now
         self.clock = Clock()
         self.fs = Faulty(Directory(self.path))
         self.log = Log(self.fs)
-        self.stamps = Stamps(self.log, self.fs, self.clock, self.key)
+        self.stamps = Stamps(self.log, self.clock, self.key)
         self.fs.puts.clear()
         self.fs.cut, self.fs.how = cut, how
 
@@ -115,7 +115,7 @@ class Device:
         batch = []
         for number, payload in log.read(None):
             if payload[:1] == b" ":
-                payload = self.stamps.date(number, payload, hurry or last)
+                payload = self.stamps.complete(number, payload, hurry or last)
             if payload is None or (number > last if last else len(batch) == limit):
                 break
             batch.append((number, payload))
@@ -133,7 +133,7 @@ class Device:
             if number > last:
                 break
             if payload[:1] == b" ":
-                payload = self.stamps.date(number, payload, True)
+                payload = self.stamps.complete(number, payload, True)
             body.append((number, payload))
         assert body == batch
         for number, payload in batch:
@@ -212,7 +212,7 @@ def test_records_of_every_shape_stay_valid_json():
                 payload = device.stamps.stamp(body, dumps(body, kwargs))
                 assert (payload[:2] == b" {") is not ready
                 if not ready:
-                    null = json.loads(device.stamps.date(1, payload, True))
+                    null = json.loads(device.stamps.complete(1, payload, True))
                     assert [null.pop("uptime_ms"), null.pop("boot")] == [0, 1]
                     assert null.pop("ts", 0) is None and null == body
                 record = json.loads(payload)
@@ -236,7 +236,7 @@ def test_what_is_undated_is_dated_whatever_its_shape():
     undated = [device.stamps.stamp(body, dumps(body)) for body in bodies]
     device.set_clock()
     for i in range(len(bodies)):
-        payload = device.stamps.date(i + 1, undated[i], False)
+        payload = device.stamps.complete(i + 1, undated[i], False)
         assert payload == b'{"ts":1763697605' + (b"," if bodies[i] else b"") + dumps(bodies[i])[1:]
     device.log.close()
 
@@ -247,12 +247,12 @@ def test_indented_text_is_stamped_too():
     device = Device()
     body = {"a": 1, "b": {}}
     undated = [device.stamps.stamp(b, dumps(b, {"indent": 4})) for b in (body, {})]
-    assert json.loads(device.stamps.date(1, undated[0], True)) == {
+    assert json.loads(device.stamps.complete(1, undated[0], True)) == {
         "ts": None, "uptime_ms": 0, "boot": 1, "a": 1, "b": {},
     }  # fmt: skip
     device.set_clock()
     assert json.loads(device.stamps.stamp(body, dumps(body, {"indent": 4})))["ts"] == START + 5
-    assert device.stamps.date(2, undated[1], True) == b'{"ts":1763697605}'
+    assert device.stamps.complete(2, undated[1], True) == b'{"ts":1763697605}'
     device.log.close()
 
 
@@ -264,7 +264,7 @@ def test_a_key_of_the_record_itself_is_left_alone():
     payload = device.stamps.stamp({"ts": 1}, b'{"ts": 1}')
     assert json.loads(payload)['t\u00e9"'] is None
     device.set_clock()
-    assert json.loads(device.stamps.date(1, payload, True)) == {'t\u00e9"': START + 5, "ts": 1}
+    assert json.loads(device.stamps.complete(1, payload, True)) == {'t\u00e9"': START + 5, "ts": 1}
     device.log.close()
 
 
@@ -272,7 +272,7 @@ def test_fields_of_the_record_are_not_hidden_by_ours():
     device = Device()
     for body in ({"uptime_ms": 7, "x": 1}, {"boot": "cold", "x": 1}):
         payload = device.stamps.stamp(body, dumps(body))
-        assert device.stamps.date(1, payload, True) == b'{"ts":null,' + dumps(body)[1:]
+        assert device.stamps.complete(1, payload, True) == b'{"ts":null,' + dumps(body)[1:]
     device.log.close()
 
 
@@ -326,7 +326,7 @@ def test_a_clock_that_is_never_set_is_not_waited_for():
             return 7
 
     device = Device()
-    device.stamps = Stamps(device.log, device.fs, Bare(), "ts")
+    device.stamps = Stamps(device.log, Bare(), "ts")
     device.add()
     assert device.send() == [None]
     device.log.close()
@@ -412,7 +412,7 @@ def test_a_clock_that_jumps_changes_no_byte_of_a_retry():
         payload = list(device.log.read(None))[-1][1]
         if date is None:
             # It was set, so this one is dated all the same.
-            assert json.loads(device.stamps.date(number, payload, False))["ts"] == START + 5
+            assert json.loads(device.stamps.complete(number, payload, False))["ts"] == START + 5
         else:
             assert json.loads(payload)["ts"] == date
     device.boot()
@@ -496,7 +496,7 @@ def test_a_chip_that_does_not_answer_is_a_clock_that_is_not_set():
         raise OSError(19, "")
 
     device.clock.unix = unplugged
-    device.stamps = Stamps(device.log, device.fs, device.clock, "ts")
+    device.stamps = Stamps(device.log, device.clock, "ts")
     device.add()
     assert device.log.errors == 1
     assert device.send(hurry=True) == [None]
@@ -505,12 +505,12 @@ def test_a_chip_that_does_not_answer_is_a_clock_that_is_not_set():
 
 def test_without_a_key_what_is_there_is_dated_all_the_same():
     device = Device(key=None)
-    device.stamps = Stamps(device.log, device.fs, device.clock, "zeit")
+    device.stamps = Stamps(device.log, device.clock, "zeit")
     device.add()
     device.set_clock()
     device.add()
     device.boot()
-    assert device.stamps.date(1, device.stored()[0], False) == (
+    assert device.stamps.complete(1, device.stored()[0], False) == (
         b'{"zeit":1763697605,"at": 1763697605, "life": 1}'
     )
     assert device.fs.puts == []
@@ -532,7 +532,7 @@ def test_what_others_put_behind_a_space_is_left_alone():
         b' {"ts":null,"uptime_ms":"5","boot":1,"a":1}',
         b' {"ts":null,"uptime_ms":,"boot":1,"a":1}',
     ):
-        assert device.stamps.date(1, payload, False) == payload
+        assert device.stamps.complete(1, payload, False) == payload
     device.log.close()
 
 
@@ -799,7 +799,7 @@ def test_what_callbacks_add_in_the_middle_is_stored_without_a_boot():
     def callback(name):
         device.fs.before_put = None
         device.add()
-        errors.append(raises(OSError, device.stamps.date, 1, device.stored()[0], True).errno)
+        errors.append(raises(OSError, device.stamps.complete, 1, device.stored()[0], True).errno)
         device.stamps.frozen(1)
 
     errors = []
@@ -963,7 +963,8 @@ class Time:
 
 
 def port():
-    return sys.modules["postcache.ports." + ("micropython" if MICROPYTHON else "cpython")]
+    """The module that has the clock, and asks the module `time`."""
+    return sys.modules["postcache.ports." + ("micropython" if MICROPYTHON else "cpython.clock")]
 
 
 def with_time(module, check):
@@ -1043,12 +1044,12 @@ def test_records_on_both_sides_of_the_wrap_are_dated():
     def check(clock):
         fs = Directory(folder())
         log = Log(fs)
-        stamps = Stamps(log, fs, clock, "ts")
+        stamps = Stamps(log, clock, "ts")
         for _ in range(3):
             log.append([stamps.stamp({}, b"{}")])
             own.ms += 900000
         own.seconds = START - 946684800
-        dates = [json.loads(stamps.date(n, p, True))["ts"] for n, p in log.read(None)]
+        dates = [json.loads(stamps.complete(n, p, True))["ts"] for n, p in log.read(None)]
         assert dates == [START - 2700, START - 1800, START - 900]
         log.close()
 

@@ -2,7 +2,8 @@
 
 from support import raises
 
-from postcache.ports.wire import Answer, head, split
+from postcache.ports.answer import Answer
+from postcache.ports.request import head, split
 
 OK = b"HTTP/1.1 200 OK\r\n"
 # Name of a header that is never dropped, and of one that may be.

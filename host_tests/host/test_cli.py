@@ -30,7 +30,7 @@ from conftest import HERE, LIB, find_python39, find_runtime
 from core.support import Clock, Http
 from postcache import POSTCache
 from postcache.host import cli, reader
-from postcache.line import encode
+from postcache.log.line import encode
 
 READING = [  # the commands that only look
     ["status", "--json"],

@@ -501,7 +501,7 @@ def use_the_log(path, n, deliver):
     with POSTCache("http://s/", path, http=http, upload_limit=3, max_bytes=65536) as cache:
         for i in range(n):
             cache.add_request({"new": i})
-        cache._outbox.wait_ms = lambda: 0
+        cache.outbox.wait_ms = lambda: 0
         cache.flush()
         cache.close(0)
     return http.lines()
@@ -822,7 +822,7 @@ def test_a_damaged_mark_is_one_of_two(old, folder):
 
 
 def test_a_mark_of_a_newer_version_is_a_sentence(old, folder):
-    from postcache.line import encode
+    from postcache.log.line import encode
 
     imported(old, folder)
     (folder / "import-a").write_bytes(encode(99, b"[2, {}]"))

@@ -1,17 +1,17 @@
 """
 A disk that loses its power, a device that lives on it, and a server that outlives both.
 
-The ports under test are the real ports/cpython.py and ports/micropython.py, loaded a second time
+The ports under test are the real files.py of ports/cpython and ports/micropython, loaded again
 with this module's `os` and `open` in place of the system's, so that every sync they forget is a
 record that is lost. A disk is of one of three kinds, each of which knows what that file system
 promises and no more:
 
     posix     data is durable after fsync/fdatasync of its file, a name that was created or removed
-              after fsync of its own directory (ports/cpython.py)
+              after fsync of its own directory (ports/cpython)
     fat       both are durable after flush() of the file; a removed name at once
-              (ports/micropython.py)
+              (ports/micropython)
     littlefs  a file's new content becomes durable as a whole at flush() or close(), never a part
-              of it; until then the old content is there (ports/micropython.py)
+              of it; until then the old content is there (ports/micropython)
 
 Whatever is not durable yet is, after a cut, kept or lost or garbage, each on its own, and on posix
 and fat any first part of a write may be there.
@@ -19,7 +19,6 @@ and fat any first part of a write may be there.
 
 import contextlib
 import functools
-import importlib
 import io
 import itertools
 import json
@@ -28,8 +27,6 @@ import pathlib
 import sys
 import types
 
-import postcache.client
-import postcache.ports
 from postcache import POSTCache
 
 PORTS = pathlib.Path(__file__).parents[2] / "lib" / "postcache" / "ports"
@@ -345,7 +342,7 @@ class _System:
 
 
 class _Posix(_System):
-    """What ports/cpython.py uses of `os`."""
+    """What ports/cpython/files.py uses of `os`."""
 
     O_RDWR, O_WRONLY, O_RDONLY = real_os.O_RDWR, real_os.O_WRONLY, real_os.O_RDONLY
     O_CREAT, O_APPEND, O_TRUNC = real_os.O_CREAT, real_os.O_APPEND, real_os.O_TRUNC
@@ -462,7 +459,7 @@ class _Posix(_System):
 
 
 class _Handle:
-    """A file that ports/micropython.py opened for writing."""
+    """A file that ports/micropython/files.py opened for writing."""
 
     def __init__(self, disk, name, mode):
         self._disk = disk
@@ -513,7 +510,7 @@ class _Handle:
 
 
 class _Board(_System):
-    """What ports/micropython.py uses of `os` and `open`."""
+    """What ports/micropython/files.py uses of `os` and `open`."""
 
     urandom = staticmethod(real_os.urandom)
 
@@ -555,21 +552,21 @@ class _Board(_System):
 
 def _load(name):
     """Load a module of postcache.ports once more, for the model."""
-    path = PORTS / (name + ".py")
+    path = PORTS / (name.replace(".", "/") + ".py")
     module = types.ModuleType("postcache.ports.%s_on_a_model" % name)
-    module.__package__ = "postcache.ports"
+    module.__package__ = "postcache.ports." + name.partition(".")[0]
     exec(compile(path.read_text(), str(path), "exec"), module.__dict__)
     return module
 
 
 @functools.cache
 def _port(name):
-    """Load a port on a system of its own; return (module, system)."""
+    """Load a port's files on a system of its own; return (module, system)."""
     stub = types.ModuleType("micropython")
     stub.const = lambda value: value
     sys.modules["micropython"] = stub
     try:
-        port = _load(name)
+        port = _load(name + ".files")
     finally:
         del sys.modules["micropython"]
     if name == "cpython":
@@ -585,46 +582,24 @@ def _port(name):
         port.os = system = _Board()
         port.open = system.open
         port.forget = lambda name: None
-        port.board = board = _load("board")
-        board.os = system
+        place = _load(name + ".place")
+        place.os = system
+        sys.modules["postcache.ports.micropython.place"] = place  # it is imported when used
     return port, system
 
 
 def directory(disk):
-    """
-    Return the class `Directory` of the port that goes with `disk`, living on it.
-
-    From now on the sizes that fit this port's machine hold, until restore() is called.
-    """
+    """Return the class `Directory` of the port that goes with `disk`, living on it."""
     port, system = _port("cpython" if disk.kind == "posix" else "micropython")
     system.disk = disk
-    _set_sizes(port)
     if disk.kind != "posix":
         port._in_use.clear()  # a reboot
-        sys.modules["postcache.ports.board"] = port.board
     return port.Directory
 
 
-_sizes_of = None
-
-
-def _set_sizes(port):
-    global _sizes_of
-    if _sizes_of is port:
-        return
-    _sizes_of = port
-    for name in ("journal", "log", "opening", "outbox", "slots"):
-        module = importlib.import_module("postcache." + name)
-        for size in ("SEGMENT", "BLOCK", "RESERVE", "MAX_BYTES", "BATCH", "BUFFER"):
-            if hasattr(module, size):
-                setattr(module, size, getattr(port, size))
-
-
-def restore():
-    """Make postcache what it was before directory() was called: for the end of a test."""
-    postcache.client.Directory = _real_directory
-    _set_sizes(postcache.ports)
-    sys.modules.pop("postcache.ports.board", None)
+def batch_sizes(kind):
+    """Return the `most` and the `buffer` of an outbox on the machine with this kind of disk."""
+    return (512 * 1024, 512 * 1024) if kind == "posix" else (16384, 1024)
 
 
 # --- the server and the device ---
@@ -682,9 +657,13 @@ def key_of(value):
 
 
 class World:
-    """A disk, a server, and what the program was told; `slot_size` as in POSTCache."""
+    """
+    A disk, a server, and what the program was told; `slot_size` as in POSTCache, and `slots`, how
+    many there are.
+    """
 
-    def __init__(self, kind="posix", slot_size=0):
+    def __init__(self, kind="posix", slot_size=0, slots=40):
+        self.slots = slots
         self.disk = Disk(kind)
         self.server = Server()
         self.slot_size = slot_size
@@ -698,7 +677,7 @@ class World:
 
     def copy(self, contents=None):
         """A world of the same past, on a disk of its own: with `contents`, as a cut left it."""
-        twin = World(self.disk.kind, self.slot_size)
+        twin = World(self.disk.kind, self.slot_size, self.slots)
         twin.disk = self.disk.copy() if contents is None else Disk(self.disk.kind, contents)
         twin.server = self.server.copy()
         twin.tried = list(self.tried)
@@ -740,15 +719,15 @@ class World:
         self.disk.on_change = count
 
     def open(self, url="http://server/", **kwargs):
-        made = directory(self.disk)
-        wrap = self.wrap
-        postcache.client.Directory = (lambda path: wrap(made(path))) if wrap else made
+        fs = directory(self.disk)(ROOT)
+        fs.slots = self.slots
         kwargs.setdefault("max_bytes", 65536)
         kwargs.setdefault("slot_size", self.slot_size)
-        try:
-            cache = POSTCache(url, ROOT, http=self.server if url else None, **kwargs)
-        finally:
-            postcache.client.Directory = _real_directory
+        cache = POSTCache(
+            url, self.wrap(fs) if self.wrap else fs, http=self.server if url else None, **kwargs
+        )
+        if url:
+            cache.outbox.most, cache.outbox.buffer = batch_sizes(self.disk.kind)
         self.refused = set()
         return cache
 
@@ -773,12 +752,9 @@ class World:
         What is acknowledged is durable unless a write failed; beyond what was told it is about
         damage that nobody waits for, and that is known to this life only.
         """
-        if cache._log.errors == 0:
-            acked = min(cache._log.acked, max(self.told.values(), default=0))
+        if cache.log.errors == 0:
+            acked = min(cache.log.acked, max(self.told.values(), default=0))
             self.acked = max(self.acked, acked)
-
-
-_real_directory = postcache.client.Directory
 
 
 # --- the promises ---
@@ -796,8 +772,8 @@ def look(world, cache, hold=must, lied=()):
     `lied`: keys of records whose sync only said that it was done.
     """
     told = world.told
-    log = cache._log
-    cache._outbox._next = 1 << 60  # nothing is sent until flush() is called
+    log = cache.log
+    cache.outbox._next = 1 << 60  # nothing is sent until flush() is called
     found = [(seq, key_of(json.loads(payload))) for seq, payload in log.read(None)]
     keys = [key for _, key in found]
     here = set(keys)
@@ -836,7 +812,7 @@ def examine(world, hold=must, again=True, **kwargs):
         cache.close()
         if again:
             cache = world.open(None)
-            rest = list(cache._log.read(None))
+            rest = list(cache.log.read(None))
             hold("S4", rest == [], rest)
             cache.close()
     except AssertionError:
@@ -850,7 +826,7 @@ def examine(world, hold=must, again=True, **kwargs):
     hold("S2", delivered <= set(world.tried), records)
     hold("S7", not delivered & world.dead, records)
     # All that was there arrives; the two records more may have made a full log drop a segment.
-    dropped = max(cache._log.dropped, world.dropped)
+    dropped = max(cache.log.dropped, world.dropped)
     hold("D1", missing == lost or len(missing) <= dropped, missing, lost)
     hold("D2", len(delivered) == len(records), records)  # once
     hold("D3", all(a < b for a, b in zip(records, records[1:])), records)  # in order

@@ -35,9 +35,7 @@ import zlib
 import power
 from power import ROOT, Cut, Disk
 
-import postcache.client
-import postcache.opening
-import postcache.rejects
+from postcache import POSTCache, ports
 from postcache.ports.answer import Answer
 
 LIB = pathlib.Path(__file__).parents[2] / "lib" / "postcache"
@@ -51,8 +49,18 @@ TIME = re.compile(
     rb'^\{"ts":\s*(null|\d+),(?:\s*"uptime_ms":\s*(\d+),\s*"boot":\s*(?:null|\d+),)?'
 )
 
-_Group = postcache.client.Group
-_Directory = postcache.client.Directory
+
+class Ports:
+    """What postcache.ports has, but for the worker: in a world nobody runs by himself."""
+
+    Worker = None
+
+    def __init__(self, group):
+        self.Group = group
+
+    def __getattr__(self, name):
+        return getattr(ports, name)
+
 
 # What a phase of the servers answers: status, headers, how likely.
 PHASES = (
@@ -477,7 +485,7 @@ class Device:
 
     def _again(self, key):
         """A batch of which nobody knows whether it was stored is tried again under its key."""
-        log = self.cache._log
+        log = self.cache.log
         # Records that were dropped in between and a cursor that could not be written excuse it.
         state = (log.dropped, self.errors + log.errors + log.damaged)
         if self.unsettled:
@@ -607,20 +615,21 @@ class Device:
         self._wake()
         self.refused = []
         self._on_disk()
-        postcache.client.Directory = power.directory(self.disk)
-        postcache.client.Group = _Group if self.kind == "posix" else None
+        own = Ports(ports.Group if self.kind == "posix" else None)
         try:
-            self.cache = postcache.client.POSTCache(
-                "http://server/", ROOT, http=self, clock=self, **self.options
+            fs = power.directory(self.disk)(ROOT)
+            fs.slots = SLOTS
+            self.cache = POSTCache(
+                "http://server/", fs, http=self, clock=self, ports=own, **self.options
             )
         except OSError as e:
             self.world.say(self, "does not start: %s", e)
             self.world.counts["starts that failed"] += 1
             self.cache = None
             return False
-        finally:
-            postcache.client.Directory = _Directory
-        log = self.cache._log
+        outbox = self.cache.outbox
+        outbox.most, outbox.buffer = power.batch_sizes(self.kind)
+        log = self.cache.log
         self.world.say(
             self, "starts: %s, %d waiting, %d dropped", log.stream, len(log), log.dropped
         )
@@ -646,7 +655,7 @@ class Device:
         cache, self.cache = self.cache, None
         if not cache:
             return
-        log = cache._log
+        log = cache.log
         for key in self.keys[::-1]:  # what flush_every has held was in RAM
             if self.told.get(key, 0) <= log.stored:
                 if self.told.get(key):
@@ -740,7 +749,7 @@ class Device:
         elif what < 0.88:
             timeout = rng.choice((None, 0, 3))
             self._forced("close", TIMEOUT if timeout is None else timeout, cache.close, timeout)
-            if cache._closed:
+            if cache.closed:
                 self._end(True)
         elif what < 0.92:
             self.world.say(self, "killed")
@@ -787,10 +796,10 @@ class Device:
         """As a main loop does: poll when it is due."""
         for _ in range(n):
             cache = self.cache
-            idle = cache._idle_ms()
+            idle = cache.idle_ms()
             self.now += max(idle or 0, 10)
             self._call("poll", TIMEOUT, cache.poll)
-            if not len(cache._log):
+            if not len(cache.log):
                 break
 
     def _add(self, n):
@@ -812,7 +821,7 @@ class Device:
             self.stamps[world.keys] = (self.boot, self.ticks_ms(), self.unix())
         self.keys += keys
         begin = self.now
-        dropped = cache._log.dropped
+        dropped = cache.log.dropped
         try:
             if n == 1:
                 last = cache.add_request(bodies[0])
@@ -833,12 +842,12 @@ class Device:
         world.counts["adds"] += n
         world.say(self, "add %s: up to number %s", keys, last)
         if not last:
-            must("what is dropped is counted", cache._log.dropped >= dropped + n)
+            must("what is dropped is counted", cache.log.dropped >= dropped + n)
             self.lost_newest += n
             self.dead.update(keys)
             world.counts["newest dropped"] += n
             return
-        if cache._log.stored >= last:  # else it is held in RAM, and nothing was written
+        if cache.log.stored >= last:  # else it is held in RAM, and nothing was written
             self.dead.update(self.refused)
             self.refused = []
         for key, number in zip(keys, range(last - n + 1, last + 1)):
@@ -856,7 +865,7 @@ class Device:
     def _requeue(self):
         before = self._call("rejected", 0, self.cache.rejected)
         # But for those that wait, too, because the power was cut before they were passed over.
-        acked = self.cache._log.acked
+        acked = self.cache.log.acked
         ours = [reject for reject in before or () if reject["number"] <= acked]
         if before:
             self.requeued.update(reject["record"]["k"] for reject in ours)
@@ -882,13 +891,16 @@ class Device:
             must("a disk that is well can be opened", self._start())
         cache = self.cache
         assert cache
-        if cache._held is not None:
+        if cache.buffered is not None:
             self._forced("flush", None, cache.flush)
         posts = self.posts
         while len(cache):
-            self.now += max(10, cache._idle_ms() or 0)
+            if cache.buffered and not len(cache.log):
+                # The log was full: what is in RAM is stored by the next add or flush.
+                self._forced("flush", None, cache.flush)
+            self.now += max(10, cache.idle_ms() or 0)
             self._call("poll", TIMEOUT, cache.poll)
-            must("drained in time", self.now - begin < HEALED, len(cache), cache._outbox.error)
+            must("drained in time", self.now - begin < HEALED, len(cache), cache.outbox.error)
             must("drained with few requests", self.posts - posts < 1000, len(cache))
         world.counts["longest drain, ms"] = max(
             world.counts["longest drain, ms"], self.now - begin
@@ -898,13 +910,13 @@ class Device:
         self._forced("close", TIMEOUT, cache.close)
         taken = max(self.told.values(), default=0)
         # Acknowledged in RAM only, perhaps; and of an add that raised the record may be there.
-        maybe = cache._log.errors or self.refused
+        maybe = cache.log.errors or self.refused
         for _ in range(2):
             self._end(True)
             must("opens again", self._start())
             cache = self.cache
-            self.stored = cache._log.stored
-            self.dropped = cache._log.dropped
+            self.stored = cache.log.stored
+            self.dropped = cache.log.dropped
             must("numbers stay", self.stored >= taken, self.stored, taken)
             posts = self.posts
             self._forced("flush", None, cache.flush)
@@ -1004,16 +1016,12 @@ class Device:
 
 @contextlib.contextmanager
 def surroundings():
-    """What postcache finds while worlds run: no worker threads, few slots."""
-    kept = (postcache.client.Worker, postcache.opening._SLOTS, os.urandom)
-    postcache.client.Worker = None
-    postcache.opening._SLOTS = SLOTS
+    """What postcache finds while worlds run: their own chance."""
+    kept = os.urandom
     try:
         yield
     finally:
-        postcache.client.Worker, postcache.opening._SLOTS, os.urandom = kept
-        postcache.client.Group = _Group
-        power.restore()
+        os.urandom = kept
 
 
 @contextlib.contextmanager
@@ -1022,10 +1030,11 @@ def planted(path, *changes):
     The library with a bug in it, for as long as this lasts.
 
     Args:
-        path: of a module below lib/postcache, such as "outbox.py".
+        path: of a module below lib/postcache, such as "log/journal.py".
         changes: pairs of texts, what is there exactly once and what comes in its place.
     """
-    module = importlib.import_module("postcache." + path[:-3].replace("/", "."))
+    name = "postcache." + path[:-3].replace("/", ".")
+    module = importlib.import_module(name.replace(".__init__", ""))
     source = (LIB / path).read_text()
     for old, new in changes:
         if source.count(old) != 1:
@@ -1036,6 +1045,7 @@ def planted(path, *changes):
     ]
     kept = [(m, dict(m.__dict__)) for m in modules]
     before = dict(module.__dict__)
+    derived = []
     try:
         exec(compile(source, "planted " + path, "exec"), module.__dict__)
         # Who has imported something by its name gets the new one, too.
@@ -1046,14 +1056,17 @@ def planted(path, *changes):
             for name, value in names.items():
                 if m is not module and callable(value) and id(value) in new:
                     setattr(m, name, new[id(value)])
-        power._sizes_of = None
+                bases = getattr(value, "__bases__", ())
+                if m is not module and any(id(base) in new for base in bases):
+                    derived.append((value, bases))
+                    value.__bases__ = tuple(new.get(id(base), base) for base in bases)
         yield
     finally:
+        for value, bases in derived:
+            value.__bases__ = bases
         for m, names in kept:
             m.__dict__.clear()
             m.__dict__.update(names)
-        power._sizes_of = None
-        power.restore()
 
 
 def simulate(seed, trace=None):

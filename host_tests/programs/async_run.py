@@ -45,7 +45,7 @@ class Program:
             cafile=cafile[0] if cafile else None,
             clock=self.clock,
         )
-        outbox = cache._outbox
+        outbox = cache.outbox
         finish = outbox.finish
 
         def noted(answer):
@@ -89,9 +89,9 @@ class Program:
             self.cache.add_request({"n": n, "x": "x" * size} if size else {"n": n})
 
     async def state(self):
-        free = self.cache._sending.acquire(False)
+        free = self.cache.sending.acquire(False)
         if free:
-            self.cache._sending.release()
+            self.cache.sending.release()
         return [len(self.cache), len(self.outcomes), free]
 
     async def flush(self, seconds):
@@ -114,7 +114,7 @@ class Program:
 
             socket.socket.__init__ = narrow
         else:
-            import postcache.ports.micropython_streams as streams
+            import postcache.ports.micropython.streams as streams
 
             class Narrow:
                 getaddrinfo = socket.getaddrinfo

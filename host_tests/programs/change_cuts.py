@@ -33,7 +33,7 @@ from on_board import (  # noqa: E402
 FAT = SYSTEM == "fat"
 PLACE = "/lib/postcache"
 LITTLEFS = {"esp32": (4096, 32), "pico": (4096, 256)}  # bytes of a block, of a program
-NAMES = ("__init__", "client", "log", "ports/__init__", "ports/wire")
+NAMES = ("__init__", "client", "log/__init__", "ports/__init__", "ports/micropython/files")
 
 
 class Device:

@@ -13,7 +13,7 @@ import threading
 import warnings
 
 from postcache import POSTCache
-from postcache.ports import cpython
+from postcache.ports.cpython import files
 
 # Python 3.12 and later warn of forks while threads run; that is what we are here for.
 warnings.simplefilter("ignore", DeprecationWarning)
@@ -58,19 +58,19 @@ def fork_in_a_commit(how, cache):
     """Fork while another thread holds the log's locks; there is nobody to free them in a child."""
     syncing = threading.Event()
     go_on = threading.Event()
-    sync = cpython._sync
+    sync = files._sync
 
     def slow(fd):
         syncing.set()
         go_on.wait()
         sync(fd)
 
-    cpython._sync = slow
+    files._sync = slow
     thread = threading.Thread(target=cache.add_request, args=({"n": 2},))
     thread.start()
     syncing.wait()
     run(how, cache)
-    cpython._sync = sync
+    files._sync = sync
     go_on.set()
     thread.join()
 

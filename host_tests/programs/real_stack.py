@@ -24,9 +24,10 @@ import random
 import sys
 
 import postcache.log
-import postcache.opening
+import postcache.log.recover
+import postcache.uplink
 from postcache import POSTCache
-from postcache.ports import micropython as port
+from postcache.ports.micropython import files as port
 
 DIR = "/ram/log"
 URL = "http://server/"
@@ -328,10 +329,10 @@ class Live:
         self.see(cache)
 
     def see(self, cache):
-        if not cache._log.errors:
-            self.note(ACKED, cache._log.acked)
-        if cache._outbox:
-            cache._outbox._next = 0  # no waiting in a model
+        if not cache.log.errors:
+            self.note(ACKED, cache.log.acked)
+        if cache.outbox:
+            cache.outbox._next = 0  # no waiting in a model
 
 
 # --- Scenarios: each a program as people write it ---
@@ -388,7 +389,7 @@ def drop(live):
     """A full log drops its oldest segments."""
     cache = live.open(max_bytes=4096)
     number = 0
-    while number < 60 or cache._log.dropped < 20:
+    while number < 60 or cache.log.dropped < 20:
         live.add(cache, sized(number, 90))
         number += 1
     cache.close()
@@ -458,7 +459,7 @@ def check(world, journal="", slot=0, dropping=False, again=True):
     told = world.told
     server = Server(world)
     cache = POSTCache(URL, DIR, http=server, clock=Clock(), **options)  # S5: opening succeeds
-    log = cache._log
+    log = cache.log
     found = set()
     last = world.acked  # S4: what was acknowledged does not come back
     before = -1
@@ -863,7 +864,7 @@ def full(system, mode, journal, options):
     cache = live.open(URL, max_bytes=most, upload_limit=5)
     live.server.answers = [200] * 3 + ["down"] * 10**4
     number = 0
-    while number < 40 or (mode == "drop" and not cache._log.dropped):
+    while number < 40 or (mode == "drop" and not cache.log.dropped):
         live.add(cache, sized(number, 90))
         number += 1
     assert fill() > 4096
@@ -878,7 +879,7 @@ def full(system, mode, journal, options):
     assert cache.flush() and not len(cache), "not drained: %r" % cache.stats
     delivered = set(world.records)
     lost = [value for value in world.told if value not in delivered]
-    assert len(lost) == cache._log.dropped, "S7: lost %r" % lost
+    assert len(lost) == cache.log.dropped, "S7: lost %r" % lost
     cache.close()
     unmount()
     device.mount()
@@ -894,9 +895,9 @@ def full(system, mode, journal, options):
     unmount()
     device.mount()
     # Many small files, in a block each, may be more than the log's share of a small disk.
-    check(world, dropping=mode == "drop" or cache._log.dropped > 0)
+    check(world, dropping=mode == "drop" or cache.log.dropped > 0)
     unmount()
-    return {"faults": refused, "adds": number - filled, "dropped": cache._log.dropped}
+    return {"faults": refused, "adds": number - filled, "dropped": cache.log.dropped}
 
 
 # --- What opening reads ---
@@ -1015,8 +1016,8 @@ def main():
     what, system, scenario, journal = sys.argv[1:5]
     options = dict([argument.split("=", 1) for argument in sys.argv[5:]])
     # What is loaded for an opening only is loaded once here, not 100,000 times.
-    postcache.log.forget = port.forget = lambda name: None
-    postcache.opening.os = Dice()
+    postcache.log.forget = postcache.uplink.forget = port.forget = lambda name: None
+    postcache.log.recover.os = Dice()
     if what in ("cuts", "recut"):
         result = cut(system, scenario, journal, options, what == "recut")
     elif what == "faults":

@@ -99,10 +99,14 @@ def test_every_argument_and_method_is_in_the_readme():
     import inspect
 
     from postcache import POSTCache
-    from postcache.options import check
+    from postcache.assemble import assemble
+    from postcache.options import Options
 
     names = list(inspect.signature(POSTCache.__init__).parameters)[1:-1]
-    names += inspect.signature(check).parameters
+    names += list(inspect.signature(Options.__init__).parameters)[1:]
+    names += [
+        name for name in list(inspect.signature(assemble).parameters)[3:-1] if name != "ports"
+    ]
     assert len(names) > 20
     for name in names:
         assert "`%s`" % name in README, name
@@ -134,7 +138,7 @@ def test_it_installs_with_pip_and_imports_from_there(tmp_path):
     )
     assert str(target) in done.stdout
     assert (target / "postcache" / "py.typed").exists()
-    assert (target / "postcache" / "ports" / "micropython.py").exists()
+    assert (target / "postcache" / "ports" / "micropython" / "files.py").exists()
 
 
 @pytest.mark.parametrize("where", ["lib on the path", "MICROPYPATH"])

@@ -74,7 +74,7 @@ def test_what_is_here_agrees():
     ("file", "old", "new", "word"),
     [
         ("package.json", '"version": "1.2.3"', '"version": "1.2.4"', "package.json"),
-        ("package.json", "postcache/line.py", "postcache/lime.py", "package.json"),
+        ("package.json", "postcache/log/line.py", "postcache/log/lime.py", "package.json"),
         ("package.json", "[\n", '[\n    ["main.py", "main.py"],\n', "package.json"),
         ("CHANGELOG.md", "[1.2.3]", "[1.2.2]", "1.2.2"),
         ("lib/postcache/__init__.py", '= "1.2.3"', '= "1.2." + "3"', "literal"),

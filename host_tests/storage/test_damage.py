@@ -11,22 +11,15 @@ import json
 import os
 import random
 
-import power
 import pytest
 from power import World, key_of, look
 from test_power_cuts import SETUPS, pad
 
 from conftest import say, tally
 from postcache import POSTCache
-from postcache.line import decode
+from postcache.log.line import decode
 
 counts = collections.Counter()
-
-
-@pytest.fixture(autouse=True)
-def _restore():
-    yield
-    power.restore()
 
 
 def reference(setup):
@@ -36,7 +29,7 @@ def reference(setup):
     world.server.answers = [200, 200, "down"]
     for value in range(4):
         world.add(cache, value)
-    cache._outbox._next = 1 << 60
+    cache.outbox._next = 1 << 60
     for value in range(4, 9):
         world.add(cache, pad(value, 180))
     for value in range(9, 13):
@@ -51,7 +44,7 @@ def boot(world, contents):
     after = world.copy(contents)
     cache = after.open(upload_limit=2, max_bytes=4096)
     missing = look(after, cache, lambda promise, holds, *facts: None)
-    there = {key_of(json.loads(payload)): seq for seq, payload in cache._log.read(None)}
+    there = {key_of(json.loads(payload)): seq for seq, payload in cache.log.read(None)}
     assert list(there.values()) == sorted(there.values())
     for key, seq in there.items():
         assert world.told.get(key) == seq  # nothing invented, nothing under another number
@@ -247,7 +240,7 @@ def test_s5_strangers_files_stop_nothing_and_are_left_alone(strangers, slot_size
             else:
                 pytest.fail("no record can be added any more")
     with POSTCache(None, tmp_path, slot_size=slot_size) as cache:
-        assert [int(payload) for _, payload in cache._log.read(None)] == values
+        assert [int(payload) for _, payload in cache.log.read(None)] == values
     after = _tree(tmp_path)
     ours = (b"+0", b"+1", b"+2", b"+3", b".log", b"cursor-a", b"cursor-b")
     for path, size in before.items():
@@ -271,7 +264,7 @@ def test_s5_a_folder_where_a_cursor_should_be_costs_acks_but_no_record(name, slo
         (tmp_path / name).rmdir()
         cache = POSTCache(None, tmp_path, slot_size=slot_size)
     assert cache.add_request(2) == 2
-    assert [int(payload) for _, payload in cache._log.read(None)] == [1, 2]
+    assert [int(payload) for _, payload in cache.log.read(None)] == [1, 2]
     cache.close()
 
 

@@ -16,9 +16,8 @@ import pytest
 from power import World, examine, look
 from test_power_cuts import SETUPS, pad
 
-import postcache.opening
 from conftest import say, tally
-from postcache.line import decode
+from postcache.log.line import decode
 
 faults = collections.Counter()
 
@@ -33,14 +32,6 @@ WAYS = {
     "MemoryError": (NO_MEMORY, "before", False),
 }
 FOUR = ("posix-append", "posix-slots", "littlefs-append", "littlefs-slots")
-
-
-@pytest.fixture(autouse=True)
-def _restore(monkeypatch):
-    # Few slots are full soon, and read soon: each of the thousands of runs boots several times.
-    monkeypatch.setattr(postcache.opening, "_SLOTS", 8)
-    yield
-    power.restore()
 
 
 class Plan:
@@ -211,7 +202,7 @@ def add_many(world):
 
 def drain(world):
     def flush(cache):
-        cache._outbox._next = 0
+        cache.outbox._next = 0
         cache.flush()
 
     return [flush, *_adds(world, 1000, 1), flush]
@@ -226,7 +217,8 @@ PROGRAMS = (add, add_in_an_outage, roll, seal_slots, drop_oldest, add_many, drai
 
 
 def _past(program, setup):
-    world = World(*SETUPS[setup])
+    # Few slots are full soon, and read soon: each of the thousands of runs boots several times.
+    world = World(*SETUPS[setup], slots=8)
     cache = world.open(None, max_bytes=8 * world.block)
     if program is drop_oldest:
         while cache.stats["dropped"] == 0:
@@ -279,7 +271,7 @@ def _every_fault(program, setup, error, when, lasting, layer):
             cache.close()
             return
         # A cursor that could not be read or written is one step behind.
-        world.dropped = past.dropped + cache._log.dropped
+        world.dropped = past.dropped + cache.log.dropped
         world.acked = 0  # an ack that failed costs a duplicate
         yield world, plan, cache
         n += 1
@@ -309,7 +301,7 @@ def _check(world, plan, cache):
     plan.repair()
     world.add(cache, 5000)
     world.acked = 0
-    world.dropped = max(world.dropped, cache._log.dropped)
+    world.dropped = max(world.dropped, cache.log.dropped)
     ends = 2
     for contents in world.disk.after_cut(few=True):
         examine(world.copy(contents), again=False, **options)
@@ -512,7 +504,7 @@ def test_s8_a_full_disk_takes_an_ack_and_then_records_again(setup):
     cache.close()
     world.wrap = lambda fs: FullDirectory(fs, world.disk, 3 * world.block)
     cache = world.open(max_bytes=64 * world.block)
-    cache._outbox._next = 1 << 60
+    cache.outbox._next = 1 << 60
     _fill(world, cache)
     assert cache.flush() and len(cache) == 0
     assert cache.stats["dropped"] == 0

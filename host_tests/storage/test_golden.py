@@ -34,13 +34,13 @@ def test_s11_a_log_of_an_older_version_opens_with_all_that_is_in_it(name, slot_s
     path = golden(name)
     http = Http()
     cache = POSTCache("http://s/", path, http=http, slot_size=slot_size)
-    log = cache._log
+    log = cache.log
     assert log.stream == stream
     assert log.acked == acked
     assert log.sending == sending
     assert log.dropped == (60 if name == "v1-dropped" else 0)
     assert [(seq, json.loads(payload)) for seq, payload in log.read(None)] == waiting
-    cache._outbox._next = 1 << 60
+    cache.outbox._next = 1 << 60
     assert cache.add_request("new") == following
     assert cache.flush()
     cache.close()
@@ -71,7 +71,7 @@ def test_s11_a_log_of_an_older_version_goes_from_journal_to_journal(name, golden
 
 def test_a_log_of_a_newer_version_is_refused_and_not_touched(golden):
     path = golden("v1-small")
-    from postcache.line import encode
+    from postcache.log.line import encode
 
     (path / "cursor-a").write_bytes(encode(2, b'[2, "0a1b2c3d4e5f6071", 0, 0, 0, "new"]'))
     before = {file.name: file.read_bytes() for file in path.iterdir()}

@@ -11,12 +11,11 @@ import threading
 
 import pytest
 
-import postcache.opening
 from postcache import POSTCache
 from postcache.log import Log
 from postcache.ports import Directory
 
-FILES = ("/postcache/slots.py", "/postcache/journal.py")
+FILES = ("/postcache/log/slots.py", "/postcache/log/journal.py")
 
 
 def record(n, size):
@@ -62,16 +61,18 @@ WAYS = {
 @pytest.mark.parametrize("error", [MemoryError, KeyboardInterrupt])
 @pytest.mark.parametrize("slot_size", [0, 128])
 @pytest.mark.parametrize("way", WAYS)
-def test_no_exception_at_any_line_loses_what_was_stored(
-    way, slot_size, error, tmp_path, monkeypatch
-):
-    monkeypatch.setattr(postcache.opening, "_SLOTS", 8)
+def test_no_exception_at_any_line_loses_what_was_stored(way, slot_size, error, tmp_path):
+    def directory():
+        fs = Directory(path)
+        fs.slots = 8
+        return fs
+
     n = 0
     left = 0
     while left <= 0:
         n += 1
         path = tmp_path / str(n)
-        log = Log(Directory(path), None, slot_size)
+        log = Log(directory(), None, slot_size)
         for i in range(1, 7):
             log.append([record(i, 40)])
         log.ack(1, 2, 0)
@@ -100,7 +101,7 @@ def test_no_exception_at_any_line_loses_what_was_stored(
             stored[seq] = record(value, size)
         assert dict(log.read(None)) == stored, n
         log.close()
-        log = Log(Directory(path), None, slot_size)
+        log = Log(directory(), None, slot_size)
         found = list(log.read(None))
         assert [seq for seq, _ in found] == sorted({seq for seq, _ in found})
         assert {seq: payload for seq, payload in found if seq in stored} == stored, n
@@ -160,4 +161,4 @@ def test_what_is_added_while_close_sends_is_stored(tmp_path):
     go_on.set()
     closing.join()
     with POSTCache(None, tmp_path) as cache:
-        assert 2 in [seq for seq, _ in cache._log.read(None)]
+        assert 2 in [seq for seq, _ in cache.log.read(None)]

@@ -24,7 +24,6 @@ import power
 import pytest
 from power import Cut, Disk, World, examine, look
 
-import postcache.opening
 from conftest import say, tally
 
 SETUPS = {
@@ -37,12 +36,6 @@ SETUPS = {
     "littlefs-slots512": ("littlefs", 512),
 }
 counts = collections.Counter()
-
-
-@pytest.fixture(autouse=True)
-def _restore():
-    yield
-    power.restore()
 
 
 class Findings:
@@ -109,7 +102,7 @@ def steady(world):
     cache = world.open()
     for value in range(24):
         world.server.answers = [answers[value % len(answers)]]
-        cache._outbox._next = 0  # no waiting in a model
+        cache.outbox._next = 0  # no waiting in a model
         world.add(cache, value)
     cache.close()
 
@@ -134,10 +127,10 @@ def drain(world):
     cache = world.open(upload_limit=7, max_bytes=8 * world.block)
     world.server.answers = [200, "lost", 200, 500, 200, "down", "lost", 200, 500]
     for value in range(10):
-        cache._outbox._next = 0
+        cache.outbox._next = 0
         cache.flush()
         world.note(cache)
-        cache._outbox._next = 1 << 60
+        cache.outbox._next = 1 << 60
         world.add(cache, 100 + value)
     cache.close()
 
@@ -184,7 +177,7 @@ def drop_oldest(world):
     cache = world.open(upload_limit=2, max_bytes=8 * world.block)
     world.server.answers = ["down", 200]
     for value in range(90, 98):
-        cache._outbox._next = 0 if value in (91, 95) else 1 << 60
+        cache.outbox._next = 0 if value in (91, 95) else 1 << 60
         world.add(cache, pad(value, world.block // 2))
     cache.close()
 
@@ -245,7 +238,7 @@ def groups(world):
     value = 0
     for sizes in ((13, 13), (60, 60, 60), (13, 300), (13,) * 5, (100,) * 4, (13,) * 20, (30,) * 9):
         world.server.answers = [200 if value % 2 else "down"]
-        cache._outbox._next = 0
+        cache.outbox._next = 0
         keys = range(value, value + len(sizes))
         world.add(cache, *[pad(k, size) if size > 22 else k for k, size in zip(keys, sizes)])
         value += len(sizes)
@@ -281,7 +274,7 @@ def core(world):
     world.server.answers = [200, "lost", 500]
     for value in range(1, 4):
         world.add(cache, value)
-    cache._outbox._next = 0
+    cache.outbox._next = 0
     world.add(cache, 4)
     cache.close()
 
@@ -324,7 +317,7 @@ class Life:
 
     def __init__(self, seed):
         self.rng = rng = random.Random(seed)
-        self.world = World(*SETUPS[rng.choice(list(SETUPS))])
+        self.world = World(*SETUPS[rng.choice(list(SETUPS))], slots=8)  # full after a few adds
         self.cuts = 0
         self._next = 0
 
@@ -354,7 +347,7 @@ class Life:
             look(world, cache)
             for _ in range(rng.randrange(20)):
                 world.server.answers = [rng.choice((200, 200, 200, 500, "down", "lost"))]
-                cache._outbox._next = 0 if rng.random() < 0.6 else 1 << 60
+                cache.outbox._next = 0 if rng.random() < 0.6 else 1 << 60
                 what = rng.random()
                 if what < 0.75:
                     world.add(cache, self._value())
@@ -453,8 +446,7 @@ def test_a_second_cut_during_recovery_breaks_no_promise(setup):
 
 
 @pytest.mark.parametrize("block", range(20))
-def test_no_cut_in_a_long_life_breaks_a_promise(block, monkeypatch):
-    monkeypatch.setattr(postcache.opening, "_SLOTS", 8)  # full after a few adds
+def test_no_cut_in_a_long_life_breaks_a_promise(block):
     for seed in range(50 * block, 50 * block + 50):
         life = Life(seed)
         try:
@@ -464,12 +456,11 @@ def test_no_cut_in_a_long_life_breaks_a_promise(block, monkeypatch):
         counts["in random lives"] += life.cuts
 
 
-def test_torture(monkeypatch):
+def test_torture():
     seconds = float(os.environ.get("POSTCACHE_TORTURE_SECONDS", "0"))
     seed = os.environ.get("POSTCACHE_TORTURE_SEED")
     if not seconds and not seed:
         pytest.skip("make torture")
-    monkeypatch.setattr(postcache.opening, "_SLOTS", 8)
     if seed:
         Life(int(seed)).run(60 if int(seed) >= 10**6 else 8)
         return
@@ -560,7 +551,7 @@ BROKEN = ("no data sync", "no directory sync", "no freeze", "early ack", "no slo
 @pytest.mark.parametrize("broken", BROKEN)
 def test_the_model_finds_what_is_taken_away(broken, monkeypatch):
     import postcache.log
-    import postcache.slots
+    import postcache.log.slots
 
     if broken == "no data sync":
         monkeypatch.setattr(power._Posix, "fdatasync", lambda self, fd: None)
@@ -579,7 +570,7 @@ def test_the_model_finds_what_is_taken_away(broken, monkeypatch):
 
         monkeypatch.setattr(postcache.log.Log, "append", early)
     else:  # one slot for all: also one that is still needed is written to
-        monkeypatch.setattr(postcache.slots, "slot_name", lambda slot: "+0/0")
+        monkeypatch.setattr(postcache.log.slots, "slot_name", lambda slot: "+0/0")
     cached = dict(counts)
     for scenario in (steady, outage, reboots):
         for setup in ("posix-append", "posix-slots"):

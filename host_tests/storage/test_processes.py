@@ -16,7 +16,8 @@ from fake_server import Answer
 
 from conftest import find_runtime
 from postcache import POSTCache
-from postcache.ports import cpython
+from postcache.ports import Clock as RealClock
+from postcache.ports.cpython import files
 
 PROGRAMS = pathlib.Path(__file__).parents[1] / "programs"
 
@@ -354,7 +355,7 @@ for endpoint in (url, None):
     cache = POSTCache(endpoint, path, timeout=0.5)
     cache.add_request(1)  # the server does not take it, and it stays in memory
     cache.close()
-    cache._outbox and setattr(cache._outbox, "_next", 0)  # no back-off
+    cache.outbox and setattr(cache.outbox, "_next", 0)  # no back-off
     cache.poll()
     print(cache.flush())
     cache.close()
@@ -391,10 +392,10 @@ def test_two_threads_that_close_at_once_free_the_directory_once(tmp_path, monkey
             closed.append(fd)
             if len(closed) == 1:
                 # A second thread that comes now must find that there is nothing left to do.
-                cache._fs.close()
+                cache.fs.close()
         close(fd)
 
-    class Clock(cpython.Clock):
+    class Clock(RealClock):
         first = threading.Barrier(2)
         waited = threading.local()
 
@@ -414,8 +415,8 @@ def test_two_threads_that_close_at_once_free_the_directory_once(tmp_path, monkey
             failures.append(e)
 
     cache = POSTCache("http://localhost/", tmp_path, http=Http(), clock=Clock())
-    lock.append(cache._fs._lock)
-    monkeypatch.setattr(cpython.os, "close", slow_close)
+    lock.append(cache.fs._lock)
+    monkeypatch.setattr(files.os, "close", slow_close)
     closers += [threading.Thread(target=run) for _ in range(2)]
     for thread in closers:
         thread.start()
@@ -715,7 +716,7 @@ def test_what_happens_to_names_is_synced(tmp_path, monkeypatch):
         synced.append(os.readlink("/proc/self/fd/%d" % fd))
         fsync(fd)
 
-    fs = cpython.Directory(tmp_path)
+    fs = files.Directory(tmp_path)
     monkeypatch.setattr(os, "fsync", note)
     broken.append("once")
     with pytest.raises(OSError, match="once"):

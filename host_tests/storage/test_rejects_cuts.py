@@ -14,18 +14,13 @@ import pytest
 from power import Disk
 from test_power_cuts import SETUPS
 
-import postcache.rejects
+import postcache.send.dead_letters
 from conftest import say, tally
 from postcache.log import Log
-from postcache.rejects import Rejects
+from postcache.send.dead_letters import DeadLetters
+from postcache.send.resume import resume
 
 counts = collections.Counter()
-
-
-@pytest.fixture(autouse=True)
-def _restore():
-    yield
-    power.restore()
 
 
 class Findings:
@@ -54,10 +49,9 @@ class Device:
 
     def boot(self):
         """Return the log; with it, what a failed write left in RAM is gone."""
-        Rejects.tries = 0
-        Rejects.failed = False
-        Rejects.void = None
-        return Log(power.directory(self.disk)(power.ROOT), 8 * self.block, self.slot_size)
+        log = Log(power.directory(self.disk)(power.ROOT), 8 * self.block, self.slot_size)
+        resume(log)
+        return log
 
     def record(self):
         """From now on, photograph the disk before each of its changes."""
@@ -85,7 +79,7 @@ class Device:
 
 
 def aside(log):
-    return [payload for _, _, _, payload in Rejects(log).records()]
+    return [payload for _, _, _, payload in DeadLetters(log).records()]
 
 
 def waiting(log):
@@ -96,7 +90,7 @@ def refuse(device, log, n):
     """Add record n, have it refused, and pass over it; return its payload."""
     payload = device.payload(n)
     seq = log.append([payload])
-    Rejects(log).add(seq, 400, b"no", payload)
+    DeadLetters(log).add(seq, 400, b"no", payload)
     log.ack(seq, seq, 0)
     return payload
 
@@ -117,7 +111,7 @@ def sweep_add(setup, n):
     before = aside(log)
     device.record()
     for i, payload in enumerate(payloads):
-        Rejects(log).add(first + i, 422, b"no t", payload)
+        DeadLetters(log).add(first + i, 422, b"no t", payload)
         device.done += 1
     everything = before + payloads
     most = aside(log)
@@ -132,16 +126,16 @@ def sweep_add(setup, n):
             there = found[:-1] if found[-1:] == everything[len(told) : len(told) + 1] else found
             findings.hold(there == told[len(told) - len(there) :], done, there, told)
             findings.hold(len(there) >= min(len(told), len(most) - 2), done, there)
-            total = Rejects(log).total
+            total = DeadLetters(log).total
             findings.hold(total == n + done + len(found) - len(there), done, total)
             # What was not passed over is refused again.
             for i, payload in enumerate(payloads):
-                Rejects(log).add(first + i, 422, b"no t", payload)
+                DeadLetters(log).add(first + i, 422, b"no t", payload)
             log.close()
             log = twin.boot()
             found = aside(log)
             findings.hold(found == everything[-len(found) :], done, found)
-            findings.hold(len(found) >= 2 and Rejects(log).total == n + 3, done)
+            findings.hold(len(found) >= 2 and DeadLetters(log).total == n + 3, done)
             log.close()
         except Exception as e:
             findings.hold(False, done, repr(e))
@@ -169,7 +163,7 @@ def put_back(log):
         assert len(groups) <= 4, "for ever"
         return log.append(group, before)
 
-    return Rejects(log).requeue(append)
+    return DeadLetters(log).requeue(append)
 
 
 def _examine(findings, device, expected, facts):
@@ -182,7 +176,7 @@ def _examine(findings, device, expected, facts):
         rest = len(aside(log))
         findings.hold(put_back(log) == rest, *facts)
         findings.hold(waiting(log) == expected and aside(log) == [], *facts, waiting(log))
-        findings.hold(Rejects(log).total == 4, *facts, Rejects(log).total)
+        findings.hold(DeadLetters(log).total == 4, *facts, DeadLetters(log).total)
         log.append([b'"after"'])
         log.close()
         log = device.boot()
@@ -255,21 +249,21 @@ def _forget_before_append(monkeypatch):
         append(payloads[2:], None)
         return len(payloads)
 
-    monkeypatch.setattr(Rejects, "requeue", early)
+    monkeypatch.setattr(DeadLetters, "requeue", early)
 
 
 def _never_forget(monkeypatch):
-    forget = Rejects._forget
-    monkeypatch.setattr(Rejects, "_forget", lambda self, upto: forget(self, 0))
+    forget = DeadLetters._forget
+    monkeypatch.setattr(DeadLetters, "_forget", lambda self, upto: forget(self, 0))
 
 
 def _forget_in_a_new_file(monkeypatch):
     def forget(self, upto):
         if upto:
-            self._write(postcache.rejects._line(upto, self.total, upto), True)
+            self._write(postcache.send.dead_letters._line(upto, self.total, upto), True)
         self._remove("requeue")
 
-    monkeypatch.setattr(Rejects, "_forget", forget)
+    monkeypatch.setattr(DeadLetters, "_forget", forget)
 
 
 def _no_sync(monkeypatch):
@@ -281,11 +275,11 @@ def _believe_the_intent(monkeypatch):
         for _, _, total, _, _, _ in list(self._lines("requeue")):
             self._forget(total)
 
-    monkeypatch.setattr(Rejects, "resolve", resolve)
+    monkeypatch.setattr(DeadLetters, "resolve", resolve)
 
 
 def _no_resolve(monkeypatch):
-    monkeypatch.setattr(Rejects, "resolve", lambda self: None)
+    monkeypatch.setattr(DeadLetters, "resolve", lambda self: None)
 
 
 @pytest.mark.parametrize(

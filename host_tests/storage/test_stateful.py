@@ -9,7 +9,6 @@ import itertools
 import os
 import time
 
-import power
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
@@ -18,18 +17,10 @@ from power import Cut, World, examine, look
 from test_faults import WAYS, FaultyDirectory, Plan
 from test_power_cuts import SETUPS, pad
 
-import postcache.opening
 from conftest import say
 
 steps = 0
 SLOT_SIZES = st.sampled_from((0, 128, 512))
-
-
-@pytest.fixture(autouse=True)
-def _restore(monkeypatch):
-    monkeypatch.setattr(postcache.opening, "_SLOTS", 8)  # full after a few steps
-    yield
-    power.restore()
 
 
 class LogMachine(RuleBasedStateMachine):
@@ -37,7 +28,7 @@ class LogMachine(RuleBasedStateMachine):
 
     @initialize(setup=st.sampled_from(sorted(SETUPS)))
     def begin(self, setup):
-        self.world = World(*SETUPS[setup])
+        self.world = World(*SETUPS[setup], slots=8)  # full after a few steps
         self.plan = Plan(None)
         self.key = 0
         self.faulty = False  # an acknowledgement may have failed without a word
@@ -65,9 +56,9 @@ class LogMachine(RuleBasedStateMachine):
     def _deliver(self, answers):
         world = self.world
         world.server.answers = list(answers)
-        self.cache._outbox._next = 0
+        self.cache.outbox._next = 0
         done = self.cache.flush()
-        self.cache._outbox._next = 1 << 60
+        self.cache.outbox._next = 1 << 60
         world.note(self.cache)
         return done
 
@@ -84,11 +75,11 @@ class LogMachine(RuleBasedStateMachine):
     @rule(many=st.booleans())
     def add_what_is_too_long(self, many):
         self._count()
-        stored = self.cache._log.stored
+        stored = self.cache.log.stored
         body = "x" * self.world.block
         with pytest.raises(ValueError, match="over"):
             self.cache.add_many([1, body]) if many else self.cache.add_request(body)
-        assert self.cache._log.stored == stored
+        assert self.cache.log.stored == stored
 
     @rule(n=st.integers(min_value=1, max_value=3))
     def deliver(self, n):
@@ -105,13 +96,13 @@ class LogMachine(RuleBasedStateMachine):
         self._count()
         # Twice: a batch in flight that was dropped in the meantime fails once.
         assert self._deliver([]) or self._deliver([])
-        assert list(self.cache._log.read(None)) == []
+        assert list(self.cache.log.read(None)) == []
 
     @rule(slot_size=SLOT_SIZES)
     def reboot(self, slot_size):
         self._count()
         self.world.server.answers = ["down"]
-        self.cache._outbox.error = "not now"
+        self.cache.outbox.error = "not now"
         self.cache.close()
         self.world.slot_size = slot_size
         self._open()
@@ -134,7 +125,7 @@ class LogMachine(RuleBasedStateMachine):
         except Cut:
             pass
         ways = list(itertools.islice(world.disk.after_cut(), 500))
-        dropped = max(world.dropped, self.cache._log.dropped if self.faulty else 0)
+        dropped = max(world.dropped, self.cache.log.dropped if self.faulty else 0)
         self.world = world.copy(ways[way % len(ways)])
         self.world.dropped = dropped
         self.world.slot_size = slot_size
@@ -164,7 +155,7 @@ class LogMachine(RuleBasedStateMachine):
         self._deliver([200])
         plan.repair()
         world.acked = 0
-        world.dropped = max(world.dropped, self.cache._log.dropped)
+        world.dropped = max(world.dropped, self.cache.log.dropped)
         world.add(self.cache, *self._values([0]))  # what is repaired works
 
     def teardown(self):

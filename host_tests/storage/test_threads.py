@@ -11,7 +11,9 @@ import threading
 import pytest
 
 from postcache import POSTCache
-from postcache.ports import cpython
+from postcache.ports import Clock as RealClock
+from postcache.ports import Group
+from postcache.ports.cpython import files
 
 URL = "http://localhost/"
 
@@ -49,7 +51,7 @@ class Http:
         pass
 
 
-class Clock(cpython.Clock):
+class Clock(RealClock):
     """A clock that passes over every back-off."""
 
     def __init__(self):
@@ -89,8 +91,9 @@ class Queue(collections.deque):
     def __init__(self, cache):
         super().__init__()
         self._came = threading.Semaphore(0)
-        assert not cache._append._queue
-        cache._append._queue = self
+        group = cache.commit.__self__
+        assert not group._queue
+        group._queue = self
 
     def append(self, entry):
         super().append(entry)
@@ -109,8 +112,8 @@ class Syncs:
         self.fail = set()
         self._begun = threading.Event()
         self._go_on = threading.Event()
-        self._sync = cpython._sync
-        monkeypatch.setattr(cpython, "_sync", self)
+        self._sync = files._sync
+        monkeypatch.setattr(files, "_sync", self)
 
     def __call__(self, fd):
         self.count += 1
@@ -277,7 +280,7 @@ def test_a_failed_commit_fails_for_all_who_shared_it_and_for_nobody_else(
     cache = POSTCache(None, tmp_path)
     queue = Queue(cache)
     syncs = Syncs(monkeypatch)
-    write = cpython._File.write
+    write = files._File.write
     writes = []
 
     def failing_write(file, data):
@@ -292,7 +295,7 @@ def test_a_failed_commit_fails_for_all_who_shared_it_and_for_nobody_else(
     if how == "sync":
         syncs.fail = {2}
     else:
-        monkeypatch.setattr(cpython._File, "write", failing_write)
+        monkeypatch.setattr(files._File, "write", failing_write)
     grouped_failure(cache, queue, syncs, 5)
     assert len(cache) == 1, "a record that could not be stored does not wait"
     numbers = [cache.add_request(["later", i]) for i in range(3)]
@@ -331,8 +334,8 @@ def test_after_a_failed_commit_numbers_are_fresh_for_an_instance_that_opens_next
 
 def test_a_disk_that_takes_a_few_bytes_at_a_time_gets_all_of_them(tmp_path, monkeypatch):
     cache = POSTCache(None, tmp_path)
-    write = cpython.os.write
-    monkeypatch.setattr(cpython.os, "write", lambda fd, data: write(fd, data[:7]))
+    write = files.os.write
+    monkeypatch.setattr(files.os, "write", lambda fd, data: write(fd, data[:7]))
     numbers = [cache.add_request({"pad": "x" * n}) for n in range(50)]
     monkeypatch.undo()
     cache.close()
@@ -342,7 +345,7 @@ def test_a_disk_that_takes_a_few_bytes_at_a_time_gets_all_of_them(tmp_path, monk
 def test_failing_commits_under_load_cost_exactly_those_that_were_told(
     server, tmp_path, monkeypatch
 ):
-    sync = cpython._sync
+    sync = files._sync
     count = [0]
 
     def failing(fd):
@@ -352,7 +355,7 @@ def test_failing_commits_under_load_cost_exactly_those_that_were_told(
         sync(fd)
 
     cache = POSTCache(None, tmp_path)
-    monkeypatch.setattr(cpython, "_sync", failing)
+    monkeypatch.setattr(files, "_sync", failing)
     told = {}
     refused = []
 
@@ -423,9 +426,7 @@ def test_ctrl_c_anywhere_in_an_add_leaves_the_next_one_working(tmp_path):
     """Interrupted at each line of the group commit in turn; the locks must be free again."""
     cache = POSTCache(None, tmp_path)
     code = {
-        function.__code__
-        for function in vars(cpython.Group).values()
-        if hasattr(function, "__code__")
+        function.__code__ for function in vars(Group).values() if hasattr(function, "__code__")
     }
     interrupted = 0
 
@@ -534,6 +535,10 @@ def test_a_group_is_not_longer_than_the_longest_record():
         max_record = 1000
         stored = 0
 
+        @staticmethod
+        def size_of(payloads):
+            return sum(len(payload) + 30 for payload in payloads)
+
         def append(self, payloads):
             groups.append(payloads)
             begun.set()
@@ -544,8 +549,8 @@ def test_a_group_is_not_longer_than_the_longest_record():
 
     groups = []
     begun, queued = threading.Event(), threading.Event()
-    group = cpython.Group(Slow())
-    threads = [threading.Thread(target=group, args=([b"x" * 400],)) for _ in range(6)]
+    group = Group(Slow())
+    threads = [threading.Thread(target=group.append, args=([b"x" * 400],)) for _ in range(6)]
     threads[0].start()
     assert begun.wait(10)
     for thread in threads[1:]:
@@ -562,7 +567,7 @@ def test_a_slot_that_the_disk_takes_a_part_of_is_not_stored(tmp_path, monkeypatc
     cache = POSTCache(None, tmp_path / "log", slot_size=128)
     cache.add_request(1)
     with monkeypatch.context() as patch:
-        patch.setattr(cpython.os, "pwrite", lambda fd, data, offset: len(data) - 1)
+        patch.setattr(files.os, "pwrite", lambda fd, data, offset: len(data) - 1)
         with pytest.raises(OSError, match="no space"):
             cache.add_request(2)
     assert len(cache) == 1
@@ -572,7 +577,7 @@ def test_a_slot_that_the_disk_takes_a_part_of_is_not_stored(tmp_path, monkeypatc
 
 def test_after_close_a_late_thread_cannot_write(tmp_path):
     cache = POSTCache(None, tmp_path / "log")
-    log = cache._log
+    log = cache.log
     cache.close()
     with pytest.raises(OSError, match="closed"):
         log.append([b"1"])

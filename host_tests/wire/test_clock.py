@@ -6,7 +6,7 @@ import threading
 from postcache import POSTCache
 from postcache.log import Log
 from postcache.ports import Directory, Group, cpython, dumps
-from postcache.stamps import Stamps
+from postcache.send.stamps import Stamps
 
 START = 1763697600
 
@@ -60,8 +60,8 @@ def test_threads_share_one_boot_number_and_one_write(tmp_path):
     fs = Directory(tmp_path)
     log = Log(fs)
     clock = Clock()
-    stamps = Stamps(log, fs, clock, "ts")
-    append = Group(log)
+    stamps = Stamps(log, clock, "ts")
+    append = Group(log).append
 
     def add(i):
         for j in range(20):
@@ -79,7 +79,7 @@ def test_threads_share_one_boot_number_and_one_write(tmp_path):
     generation = (tmp_path / "clock-a").read_text().split()[1]
     assert generation == "2" and (tmp_path / "clock-b").read_text().split()[1] == "1"
     dated = [
-        stamps.date(seq, payload, False) if payload[:1] == b" " else payload
+        stamps.complete(seq, payload, False) if payload[:1] == b" " else payload
         for seq, payload in log.read(None)
     ]
     assert [json.loads(payload)["ts"] for payload in dated[160:]] == [START] * 160
@@ -108,7 +108,7 @@ def test_a_cache_dates_what_waited_for_its_clock(tmp_path):
     http = Http()
     options = {"timestamp_key": "ts", "clock": clock, "http": http, "async_interval": 3600}
     with POSTCache("http://localhost/", tmp_path, **options) as cache:
-        cache._worker.stop(1000, int)  # this test sends
+        cache.worker.stop(1000)  # this test sends
         for i in range(3):
             cache.add_request({"i": i})
         assert http.bodies == []

@@ -150,20 +150,20 @@ def test_a_host_whose_first_address_is_dead_is_reached(
     ]
     monkeypatch.setattr(cpython.Http, "_resolve", lambda self, host, port, limit: found)
     cache = POSTCache("http://two.example/", tmp_path / "log", timeout=0.5)
-    cache._sync = False  # only flush() and run() send
-    cache._outbox._next = 1 << 60
+    cache.immediate = False  # only flush() and run() send
+    cache.outbox._next = 1 << 60
     cache.add_request(1)
     if way == "flush":
         assert not cache.flush() and cache.flush()
     else:
-        cache._outbox._next = 0
+        cache.outbox._next = 0
 
         async def main():
             task = asyncio.create_task(cache.run())
             while len(cache):
                 await asyncio.sleep(0.01)
                 if cache.stats["retries"]:
-                    cache._outbox._next = 0  # no back-off
+                    cache.outbox._next = 0  # no back-off
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
 

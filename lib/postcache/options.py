@@ -1,116 +1,114 @@
-"""What few programs ask for, loaded by those that do: arguments of POSTCache, checked and set."""
+"""
+What few programs ask for, loaded by those that do: the rarer arguments of a face.
 
-from .ports import dumps
+The signature below is the only list of them; the docstrings, the type hints and the page of the
+API are compared with it by a test.
+"""
 
 
-def check(
-    flush_every=1,
-    slot_size=None,
-    on_full="drop_oldest",
-    max_age=None,
-    on_event=None,
-    confirm=None,
-    feed=None,
-    online=None,
-    cafile=None,
-    verify=True,
-    compress=False,
-    timestamp_key=None,
-):
+class Options:
     """
-    Raise ValueError for what is no good, before anything is made; see POSTCache for what is.
+    Arguments that are checked now, before anything is made, and applied later.
 
-    Returns ((cafile, verify, feed), slot_size): what the HTTP port and the log have to know.
+    See `client.POSTCache` for each. Raises ValueError for what is no good, TypeError for an
+    unknown name.
+
+    Attributes: `transport`, what the HTTP port has to know; `slot_size`.
     """
-    if not flush_every >= 1:
-        raise ValueError("flush_every: 1 or more")
-    if not (slot_size or 0) >= 0:
-        raise ValueError("slot_size: bytes")
-    if verify is not True and verify is not False:  # None, 0 or a path is a mistake
-        raise ValueError("verify: True or False")
-    for name, value in (("on_event", on_event), ("online", online), ("feed", feed)):
-        if value is not None and not callable(value):
-            raise ValueError(name + ": a callable")
-    if on_full not in ("drop_oldest", "drop_newest", "raise"):
-        raise ValueError("on_full: drop_oldest, drop_newest or raise")
-    if max_age is not None and not max_age > 0:
-        raise ValueError("max_age: seconds > 0")
-    if not (confirm is None or confirm == "ack" or callable(confirm)):
-        raise ValueError('confirm: "ack" or a callable')
-    if timestamp_key is not None and not (isinstance(timestamp_key, str) and timestamp_key):
-        raise ValueError("timestamp_key: a str")
-    return (cafile, verify, feed), slot_size
 
+    def __init__(
+        self,
+        flush_every=1,
+        slot_size=None,
+        on_full="drop_oldest",
+        max_age=None,
+        on_event=None,
+        confirm=None,
+        feed=None,
+        online=None,
+        cafile=None,
+        verify=True,
+        compress=False,
+        timestamp_key=None,
+    ):
+        if not flush_every >= 1:
+            raise ValueError("flush_every: 1 or more")
+        if not (slot_size or 0) >= 0:
+            raise ValueError("slot_size: bytes")
+        if verify is not True and verify is not False:  # None, 0 or a path is a mistake
+            raise ValueError("verify: True or False")
+        for name, value in (("on_event", on_event), ("online", online), ("feed", feed)):
+            if value is not None and not callable(value):
+                raise ValueError(name + ": a callable")
+        if on_full not in ("drop_oldest", "drop_newest", "raise"):
+            raise ValueError("on_full: drop_oldest, drop_newest or raise")
+        if max_age is not None and not max_age > 0:
+            raise ValueError("max_age: seconds > 0")
+        if not (confirm is None or confirm == "ack" or callable(confirm)):
+            raise ValueError('confirm: "ack" or a callable')
+        if timestamp_key is not None and not (isinstance(timestamp_key, str) and timestamp_key):
+            raise ValueError("timestamp_key: a str")
+        self.transport = cafile, verify, feed
+        self.slot_size = slot_size
+        self._flush_every = flush_every
+        self._on_full = on_full
+        self._max_age = max_age
+        self._on_event = on_event
+        self._confirm = confirm
+        self._online = online
+        self._compress = compress
+        self._timestamp_key = timestamp_key
 
-def apply(
-    cache,
-    flush_every=1,
-    on_full="drop_oldest",
-    max_age=None,
-    on_event=None,
-    confirm=None,
-    online=None,
-    compress=False,
-    timestamp_key=None,
-    **others,
-):
-    """Give `cache`, a POSTCache, and its parts what check() let through."""
-    log = cache._log
-    outbox = cache._outbox
-    log.on_full = on_full
-    if flush_every > 1:
-        from .held import Held
+    def apply(self, uplink):
+        """Give an `uplink.Uplink` and its parts what they have to know."""
+        log = uplink.log
+        outbox = uplink.outbox
+        log.on_full = self._on_full
+        if self._flush_every > 1:
+            from .log.buffered import Buffered
 
-        cache._held = held = Held(log, cache._append, flush_every)
-        cache._append = held.commit
-        cache._hold = held.hold
-    if on_full == "drop_newest":
-        cache._append = _dropping(log, cache._append)
-        cache._hold = _dropping(log, cache._hold)
-    if timestamp_key:
-        from .stamps import Stamps
+            uplink.buffered = buffered = Buffered(log, uplink.commit, self._flush_every)
+            uplink.commit = buffered.commit
+            uplink.hold = buffered.add
+        if self._on_full == "drop_newest":
+            uplink.commit = _dropping(log, uplink.commit)
+            uplink.hold = _dropping(log, uplink.hold)
+        if self._timestamp_key:
+            from .send.stamps import Stamps
 
-        stamps = Stamps(log, log._fs, cache._clock, timestamp_key)
-        cache._dumps = lambda body, kwargs: stamps.stamp(body, dumps(body, kwargs))
+            stamps = Stamps(log, uplink.clock, self._timestamp_key)
+            encode = uplink.encode
+            uplink.encode = lambda record, kwargs: stamps.stamp(record, encode(record, kwargs))
+            if outbox:
+                outbox.stamps = stamps
+        gates = ()
+        if self._max_age:
+            from .log.ages import Ages
+
+            uplink.ages = ages = Ages(log, uplink.clock, int(self._max_age * 1000))
+            uplink.watchers = (ages.note,)
+            gates = (ages.expire,)
+        online = self._online
+        if online:
+            gates += (lambda: "" if online() else "offline",)
         if outbox:
-            outbox.stamps = stamps
-    if max_age:
-        from .ages import Ages
+            uplink.frame.confirm = self._confirm
+            if self._confirm == "ack":
+                uplink.frame.confirm = lambda status, headers, start: (
+                    headers.get("postcache-ack") == "%d" % outbox.batch.last
+                )
+            outbox.gates = gates
+            if self._compress:
+                from .send.gzipped import available
 
-        cache._ages = Ages(log, cache._clock, int(max_age * 1000))
-        cache._watchers = (cache._ages.note,)
-    if outbox:
-        if max_age or online:
-            outbox.before = _before(max_age and cache._ages, online)
-        if confirm == "ack":
-            # The very dict of the request's headers.
-            sent = outbox.headers
-            outbox.confirm = lambda status, headers, start: (
-                headers.get("postcache-ack") == sent["Postcache-Last"]
-            )
-        else:
-            outbox.confirm = confirm
-        if compress:
-            from .gzipped import available, pack
+                outbox.gzip = available()
+        if self._on_event:
+            from .send.events import Events
 
-            if available():
-                outbox.pack = pack
-    if on_event:
-        from .events import Events
-
-        look = Events(on_event, log, outbox, compress, max_age and cache._ages).look
-        cache._watchers += (look,)
-        if outbox:
-            outbox.notify = look
-
-
-def _before(ages, online):
-    def call():
-        if ages:
-            ages.expire()
-        return "offline" if online and not online() else None
-
-    return call
+            look = Events(self._on_event, log, outbox, self._compress, uplink.ages).look
+            uplink.watchers += (look,)
+            if outbox:
+                outbox.watchers = (look,)
 
 
 def _dropping(log, append):
@@ -120,7 +118,7 @@ def _dropping(log, append):
         except OSError as e:
             if not payloads or e.args[1:] != ("full",):
                 raise
-            with log._lock:
+            with log.lock:
                 log.dropped += len(payloads)
             return 0
 

@@ -1,23 +1,23 @@
 """The numbers that a person wants to see, loaded when somebody asks."""
 
 
-def collect(cache):
-    """Return `POSTCache.stats`: see there for what each number means."""
-    log = cache._log
-    outbox = cache._outbox
-    held = len(cache._held or ())
-    if not cache._ages:  # from now on
-        from .ages import Ages
+def collect(uplink):
+    """Return `Uplink.stats`: see there for what each number means."""
+    log = uplink.log
+    outbox = uplink.outbox
+    in_ram = len(uplink.buffered or ())
+    if not uplink.ages:  # from now on
+        from .log.ages import Ages
 
-        cache._ages = Ages(log, cache._clock)
-        cache._watchers += (cache._ages.note,)
+        uplink.ages = Ages(log, uplink.clock)
+        uplink.watchers += (uplink.ages.note,)
     stats = {
         "stream": log.stream,
-        "added": log.stored - log.opened + held,
+        "added": log.stored - log.opened + in_ram,
         "sent": 0,
-        "waiting": len(log) + held,
+        "waiting": len(log) + in_ram,
         "bytes": None,
-        "age_ms": cache._ages.oldest(),
+        "age_ms": uplink.ages.oldest(),
         "dropped": log.dropped,
         "rejected": 0,
         "damaged": log.damaged,
@@ -28,19 +28,20 @@ def collect(cache):
         "error": None,
         "blocked": False,
         "next_try_ms": 0,
-        "journal": "slot" if getattr(log.journal, "_size", 0) else "append",
+        "journal": log.journal.kind,
     }
     try:
-        files = log._fs.files()
+        files = log.fs.files()
         stats["bytes"] = sum([size for _, size in files])
         if any(name[:8] == "rejected" for name, _ in files):
-            from .rejects import Rejects
+            from .send.dead_letters import DeadLetters
 
-            stats["rejected"] = Rejects(log, False).total
+            stats["rejected"] = DeadLetters(log, False).total
     except OSError:
         pass  # closed, or the disk is away: what is in RAM is still true
     if outbox:
-        for name in ("sent", "retries", "status", "error", "blocked"):
+        for name in ("sent", "retries", "status", "blocked"):
             stats[name] = getattr(outbox, name)
+        stats["error"] = outbox.error or None
         stats["next_try_ms"] = outbox.wait_ms()
     return stats

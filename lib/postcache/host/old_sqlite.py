@@ -25,10 +25,10 @@ import stat
 import tempfile
 import urllib.parse
 
-from ..journal import name_of
-from ..line import OVERHEAD, decode, encode
 from ..log import Log
-from ..ports import RESERVE, SEGMENT, Directory
+from ..log.journal import name_of
+from ..log.line import OVERHEAD, decode, encode
+from ..ports import Directory
 from . import Problem, counted
 from .reader import Files, parse
 
@@ -37,7 +37,7 @@ _COPIES = ("import-a", "import-b")
 _SOURCES = 32  # databases that a log remembers
 _LONGEST = 1 << 20  # bytes of a mark
 _LISTED = 100  # rows that are named in the result
-_GROUP = SEGMENT  # bytes of a segment at most
+_GROUP = Directory.segment  # bytes of a segment at most
 
 
 class Source:
@@ -166,8 +166,8 @@ def _payload(value):
         raise ValueError("no JSON") from None
     # A raw newline in JSON is white space between tokens; a space in front has a meaning here.
     payload = value.strip(b" \t\r\n").replace(b"\r", b" ").replace(b"\n", b" ")
-    if len(payload) > SEGMENT - OVERHEAD:
-        raise ValueError("longer than a record may be, %d bytes" % (SEGMENT - OVERHEAD))
+    if len(payload) > Directory.segment - OVERHEAD:
+        raise ValueError("longer than a record may be, %d bytes" % (Directory.segment - OVERHEAD))
     return payload
 
 
@@ -408,19 +408,17 @@ class _Writer:
         log = Log(fs, None, 0)
         journal = log.journal
         try:
-            tail = getattr(journal, "_tail", None)
-            if tail:  # behind a newer segment what slots hold would not count
-                journal._write_out(  # pyright: ignore[reportAttributeAccessIssue]
-                    log.stored + 1, sum(tail[2::3]), tail, b"", lambda size: None
-                )
+            empty = getattr(journal, "empty", None)
+            if empty:  # behind a newer segment slots would not count
+                empty(log.stored + 1, lambda size: None)
         finally:
             journal.close()
         free = fs.free()
-        if free < plan.bytes + RESERVE:
+        if free < plan.bytes + fs.reserve:
             raise Problem(
                 "There is no room: the records need up to %s, %s are free where the log is, and "
                 "%s have to stay free."
-                % (counted(plan.bytes, "byte"), format(free, ","), format(RESERVE, ","))
+                % (counted(plan.bytes, "byte"), format(free, ","), format(fs.reserve, ","))
             )
         return log.stored + 1
 
@@ -495,7 +493,7 @@ class _Writer:
         marks.put(fs, (self._plan.known, *state, part, self._next))
         name = os.path.join(fs.path, name_of(self._next))
         os.rename(os.path.join(fs.path, part), name)
-        fs._sync_directory(fs.path)
+        fs.sync_directory(fs.path)
         marks.sources[self._plan.known][2:] = state
         self._next += len(lines)
 

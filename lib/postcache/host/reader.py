@@ -17,10 +17,10 @@ import stat
 import time
 from binascii import crc32
 
-from ..journal import name_of
-from ..line import decode
-from ..slots import slot_name
-from ..stamps import Stamps
+from ..log.journal import name_of
+from ..log.line import decode
+from ..log.slots import slot_name
+from ..send.stamps import Stamps
 from . import Problem, counted
 
 VERSION = 1  # the only format so far
@@ -81,7 +81,8 @@ class Files:
         # it begins no boot of its own, and knows no clock.
         self.damaged = 0
         self._bad = set()  # copies of the cursor that are damaged and stay so
-        self._stamps = Stamps(self, self, None, None)
+        self.fs = self  # as a log's
+        self._stamps = Stamps(self, None, None)
         self.cursor()
 
     def _why_not(self, e):
@@ -242,7 +243,7 @@ class Files:
         if payload[:1] != b" ":
             return payload
         try:
-            return self._stamps.date(number, payload, True).strip()
+            return self._stamps.complete(number, payload, True).strip()
         except (OSError, ValueError, OverflowError, RecursionError):
             return payload.strip()
 

@@ -1,9 +1,18 @@
 """
 The only place that knows which runtime this is.
 
-A port gives the core the same few names on every runtime: `Directory` (files, durable when a call
-returns), `Http`, `Clock`, `Lock`, `Worker`, `dumps` and the sizes that fit the machine. Each is a
-plain object that a caller or a test may replace by its own.
+A port gives the core the same few names on every runtime:
+
+    Directory   the files of one log, durable when a call returns, and the sizes that suit them
+    Http        post(), one exchange with a deadline
+    Clock       ticks_ms() and unix()
+    Lock, Group, Worker, offload   threads; the last three are None where there are none
+    dumps       JSON text that any parser takes
+    BATCH, BUFFER   bytes that suit this machine's network and memory
+    const, forget   what MicroPython needs to keep its heap small
+
+Each is a plain object, and a caller or a test may pass one of its own: a Directory as
+`cache_path`, `http=`, `clock=`.
 """
 
 import sys

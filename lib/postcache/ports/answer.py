@@ -2,15 +2,11 @@
 A strict reader of HTTP/1.x answers, without the input and output.
 
 Sockets, TLS streams and asyncio share it. An answer counts when all of it has arrived; its body is
-thrown away, but for its beginning.
+thrown away, but for its beginning, 512 bytes. A line may have 4,096 bytes and a head 16,384, and
+headers are kept that stand in its first 2,048.
 """
 
-from . import const
-
-_LINE = const(4096)  # bytes of a line at most
-_HEAD = const(16384)  # bytes of a head at most
-_KEPT = const(2048)  # bytes of the beginning of a head whose headers are kept, but for _ALWAYS
-_START = const(512)  # bytes of the body that are kept
+# Kept wherever they stand in a head.
 _ALWAYS = "content-length transfer-encoding retry-after date postcache-ack"
 
 
@@ -48,7 +44,7 @@ class Answer:
     def _line(self):
         while True:
             line, end, rest = self.rest.partition(b"\n")
-            if len(line) > _LINE:
+            if len(line) > 4096:
                 raise OSError(71)
             if end:
                 self.rest = rest
@@ -79,7 +75,7 @@ class Answer:
                 if not line:
                     break
                 size += len(line)
-                if size > _HEAD:
+                if size > 16384:
                     raise OSError(71)
                 try:
                     name, colon, value = line.decode().partition(":")
@@ -93,7 +89,7 @@ class Answer:
                         ok = value.encode().isdigit() and headers.get(name, value) == value
                     if not ok:
                         raise OSError(71)
-                    if size < _KEPT or name in _ALWAYS:
+                    if size < 2048 or name in _ALWAYS:
                         headers[name] = value
         self.status = status
         length = int(headers.get("content-length", -1))
@@ -122,7 +118,7 @@ class Answer:
             n = len(self.rest)
             if 0 <= left < n:
                 n = left
-            self.start += self.rest[: min(n, _START - len(self.start))]
+            self.start += self.rest[: min(n, 512 - len(self.start))]
             self.rest = self.rest[n:]
             if left > 0:
                 self.left = left = left - n

@@ -6,7 +6,7 @@ when it was opened is as old as that, and time without power does not count. So 
 taken for older than it is.
 """
 
-from .ports import const
+from ..ports import const
 
 _MARKS = const(32)
 
@@ -18,7 +18,7 @@ class Ages:
     A mark `(number, ticks)` says that records up to this number were there at that time.
 
     Args:
-        log: with acked and stored.
+        log: with acked, stored, lock, give_up() and clean().
         clock: with ticks_ms().
         most: ms, what expire() lets wait; 0 for all.
 
@@ -71,8 +71,6 @@ class Ages:
                 if ticks < then:
                     last = seq
             log = self._log
-            with log._lock:
-                self.dropped -= log.dropped
-                log._drop(0, last)
-                self.dropped += log.dropped
-            log._clean()
+            with log.lock:
+                self.dropped += log.give_up(0, last)
+            log.clean()

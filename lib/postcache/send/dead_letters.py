@@ -19,8 +19,8 @@ appended. What cannot be read there any more is appended again: rather twice tha
 import json
 from binascii import crc32
 
-from .line import OVERHEAD, decode, encode
-from .ports import SEGMENT, const, dumps
+from ..log.line import decode, encode
+from ..ports import const, dumps
 
 _TRIES = const(40)  # how often a file is tried, each time after a back-off, before it is given up
 
@@ -36,7 +36,7 @@ def _next(iterator):
     return None
 
 
-class Rejects:
+class DeadLetters:
     """
     The records of a log that were set aside. One thread at a time may change them.
 
@@ -53,13 +53,11 @@ class Rejects:
     def __init__(self, log, count=True):
         self._count = count
         self._log = log
-        self._fs = log._fs
-        # Of this life of the log. By file, how often it could not be read; "failed": a write was
-        # not, so what can be read may not be durable, and the end be torn; "void": what was to be
-        # put back last could not be appended.
-        if not hasattr(log, "_life"):
-            log._life = {}
-        self._life = log._life
+        self._fs = log.fs
+        # As long as the log is open. By file, how often it could not be read; "failed": a write
+        # was not, so what can be read may not be durable, and the end be torn; "void": what was to
+        # be put back last could not be appended; "bad": damaged lines that are counted.
+        self._notes = log.notes
         self._load()
 
     def _load(self):
@@ -80,10 +78,9 @@ class Rejects:
         self._files = files  # the second is the one in use
         self.total = files[1][0]
         # The same damage is met each time.
-        log = self._log
         if self._count:
-            log.damaged += max(0, bad - getattr(log, "_bad", 0))
-            log._bad = bad
+            self._log.damaged += max(0, bad - self._notes.get("bad", 0))
+            self._notes["bad"] = bad
 
     def _lines(self, name):
         """Yield (line, number, total, requeued, fields, record) of a file; total 0 is damage."""
@@ -92,7 +89,7 @@ class Rejects:
                 while True:
                     line = f.readline()
                     if not line:
-                        self._life[name] = 0
+                        self._notes[name] = 0
                         return
                     seq = total = done = 0
                     fields = record = None
@@ -109,7 +106,7 @@ class Rejects:
                     yield line, seq, total, done, fields, record
         except OSError as e:
             if e.errno != 2:
-                self._life[name] = tries = self._life.get(name, 0) + 1
+                self._notes[name] = tries = self._notes.get(name, 0) + 1
                 if e.errno not in (20, 21, 84) and tries < _TRIES:
                     raise
                 yield b"?", 0, 0, 0, None, None
@@ -144,7 +141,7 @@ class Rejects:
         for number, _, _, record in self.records():
             if number == seq and record == payload:
                 total = self.place
-        if total and not self._life.get("failed"):
+        if total and not self._notes.get("failed"):
             self._write(b"")  # a program that was killed may not have synced it
             return
         reason = "".join([chr(c) if 31 < c < 127 else "?" for c in reason[:80]])
@@ -159,7 +156,7 @@ class Rejects:
         )
         check = crc32(b"}", crc32(payload, crc32(text)))
         size = self._files[1][3]
-        full = size + len(text) + len(payload) + 11 > min(SEGMENT, self._log.limit)
+        full = size + len(text) + len(payload) + 11 > min(self._fs.segment, self._log.limit)
         self._write(b"%08x %s" % (check, text), size and full, payload, b"}\n")
 
     def _write(self, line, anew=False, *more):
@@ -167,7 +164,7 @@ class Rejects:
         _, _, name, _, torn = self._files[1]
         if anew:
             name = self._files[0][2]
-        elif torn or self._life.get("failed"):
+        elif torn or self._notes.get("failed"):
             line = b"\n" + line
         self._log.writes += 1
         f = self._fs.open(name, "wb" if anew else "ab")
@@ -177,7 +174,7 @@ class Rejects:
                 f.write(piece)
             f.flush()
         except BaseException:
-            self._life["failed"] = True
+            self._notes["failed"] = True
             raise
         finally:
             f.close()
@@ -190,21 +187,22 @@ class Rejects:
             if e.errno != 2:
                 self._log.errors += 1  # it says nothing any more
 
-    def settle(self):
+    def pass_over(self):
         """Pass over the next record if it is set aside already: the power was cut in between."""
         log = self._log
-        reader = log.read(None)
+        reader = log.read()
         head = _next(reader)
         reader.close()
         last = None
         for seq, _, _, payload in self.records():
             last = seq, payload
         if head and last == head:
+            self._write(b"")  # a program that was killed may not have synced it
             log.acked = head[0]
 
     def resolve(self):
         """Find out how far a requeue came that did not end, and take note of it."""
-        if self._life.get("void"):
+        if self._notes.get("void"):
             return
         first = last = done = 0
         for _, seq, total, _, _, _ in self._lines("requeue"):
@@ -238,7 +236,7 @@ class Rejects:
         """
         log = self._log
         self.resolve()
-        if log._noted < log.acked and not log.freeze(log.sending):
+        if not log.flush():
             raise OSError(5)  # after a reboot one of them could wait again, under its old number
         n = 0
         while True:
@@ -248,7 +246,7 @@ class Rejects:
             for seq, _, _, payload in records:
                 if log.acked < seq <= log.stored:
                     break  # the power was cut before it was passed over: it waits, too
-                size += len(payload) + OVERHEAD
+                size += log.size_of((payload,))
                 if group and size > log.max_record:
                     break
                 group.append(payload)
@@ -262,9 +260,9 @@ class Rejects:
             except Exception:
                 # Others may get these numbers now. After a reboot it is compared all the same:
                 # what is whole counts then, though it was refused.
-                self._life["void"] = True
+                self._notes["void"] = True
                 raise
-            self._life["void"] = False
+            self._notes["void"] = False
             n += len(group)
             self._forget(upto)
         if n and not list(self.records()):
@@ -278,27 +276,27 @@ def listed(log):
     """Return `POSTCache.rejected()` of a log: see there."""
     return [
         {"number": seq, "status": status, "reason": reason, "record": json.loads(record)}
-        for seq, status, reason, record in Rejects(log, False).records()
+        for seq, status, reason, record in DeadLetters(log, False).records()
     ]
 
 
-def requeue(cache):
-    """Do `POSTCache.requeue_rejected()` of a cache: see there."""
-    cache._fs.check()
-    if cache._closed:
+def requeue(uplink):
+    """Do `Uplink.requeue_rejected()`: see there."""
+    uplink.fs.check()
+    if uplink.closed:
         raise ValueError("closed")
-    if not cache._sending.acquire(True, cache._timeout):
+    if not uplink.sending.acquire(True, uplink.timeout):
         raise OSError(16, "sending")
-    held = cache._held
-    log = cache._log
+    buffered = uplink.buffered
+    log = uplink.log
     try:
 
         def call():
-            return Rejects(log).requeue(log.append)
+            return DeadLetters(log).requeue(log.append)
 
-        n = call() if held is None else held.alone(call)
+        n = call() if buffered is None else buffered.alone(call)
     finally:
-        cache._sending.release()
-    for look in cache._watchers:
-        look()
+        uplink.sending.release()
+    for watcher in uplink.watchers:
+        watcher()
     return n

@@ -34,6 +34,8 @@ class AppendJournal:
         file: that one, open for appending; None if it must be left alone.
     """
 
+    kind = "append"
+
     def __init__(self, fs, limit, firsts, end, file):
         self._fs = fs
         self._limit = limit

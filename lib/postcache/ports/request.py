@@ -1,6 +1,4 @@
-"""HTTP/1.1 without the input and output, for those who speak it themselves."""
-
-from .answer import Answer  # noqa: F401 - the other half
+"""URLs and the head of a request, for those who speak HTTP/1.1 themselves."""
 
 
 def split(url):

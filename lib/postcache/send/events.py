@@ -5,7 +5,7 @@ Looked for after each add and each try, by comparing counters: so nothing that h
 calls out, and the callback may use the cache.
 """
 
-from .ports import Lock
+from ..ports import Lock
 
 
 class Events:
@@ -32,8 +32,8 @@ class Events:
         self._dropped = log.dropped
         self._damaged = 0
         self._expired = self._sent = 0
-        self._refusal = self._error = None
-        self._pack = compress
+        self._rejected = self._error = None
+        self._gzip = compress
         self._ages = ages
 
     def look(self):
@@ -72,13 +72,13 @@ class Events:
             self._tell("damaged", pieces=n)
         if not outbox:
             return
-        refusal = outbox.refusal
-        if refusal is not self._refusal:
-            self._refusal = refusal
-            seq, status, reason = refusal
+        rejected = outbox.rejected
+        if rejected is not self._rejected:
+            self._rejected = rejected
+            seq, status, reason = rejected
             reason = "".join([chr(c) if 32 <= c < 127 else "?" for c in reason[:80]])
             self._tell("rejected", number=seq, status=status, reason=reason)
-        error = outbox.error and (outbox.error, outbox.blocked)
+        error = (outbox.error, outbox.blocked) if outbox.error else None
         if error != self._error:
             before, self._error = self._error, error
             if error:
@@ -89,6 +89,6 @@ class Events:
             else:
                 self._error = before  # halved, set aside or expired: not delivered yet
         self._sent = outbox.sent
-        if self._pack and not outbox.pack:
-            self._pack = None
+        if self._gzip and not outbox.gzip:
+            self._gzip = False
             self._tell("plain")

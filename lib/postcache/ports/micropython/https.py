@@ -11,8 +11,8 @@ from binascii import a2b_base64
 
 import tls
 
-from .micropython import Plain
-from .wire import head, split
+from ..request import head, split
+from .http import Plain
 
 _VERIFY_FAILED = -0x2700  # MBEDTLS_ERR_X509_CERT_VERIFY_FAILED
 
@@ -46,9 +46,9 @@ class Secure(Plain):
 
     def __init__(self, url, feed, cafile, verify):
         split(url)
-        self._feed = feed
+        self.feed = feed
         self._raw = None
-        self._context = context = tls.SSLContext(tls.PROTOCOL_TLS_CLIENT)
+        self.context = context = tls.SSLContext(tls.PROTOCOL_TLS_CLIENT)
         if cafile:
             _load(context, cafile)
         elif verify:
@@ -74,7 +74,7 @@ class Secure(Plain):
         self._raw = self._socket
         self.connect(address)
         # The handshake is left to the first write, or it would wait for ever for a silent server.
-        self._socket = self._context.wrap_socket(
+        self._socket = self.context.wrap_socket(
             self._raw, server_hostname=host, do_handshake_on_connect=False
         )
         self._poll = select.poll()  # the other one still watches the naked socket

@@ -12,8 +12,8 @@ are full, or a record is too big for one, all that they hold and the new record 
 together. So no power cut finds a record in neither place, on any file system.
 """
 
+from ..ports import const
 from .journal import AppendJournal, name_of
-from .ports import RESERVE, const
 
 _FOLDERS = const(4)
 _FULL = const(4096)  # bytes of a segment: a flash block
@@ -34,24 +34,29 @@ class SlotJournal(AppendJournal):
         size: int, bytes of a slot; 0 to write what slots hold to a segment, and use none.
         tail: list of the slots that hold records, in order, three ints for each: its last number,
             the slot, and its bytes. (Flat: tuples would take three times the heap.)
-        free: list of the other slots.
+        unused: list of the other slots.
         done: int, the highest number that is delivered or in a segment.
 
     What the slots hold is read like a segment of its own, the last one in `firsts`.
     """
 
-    def __init__(self, fs, limit, firsts, end, file, size, tail, free, done):
+    def __init__(self, fs, limit, firsts, end, file, size, tail, unused, done):
         super().__init__(fs, min(limit, _FULL) if size else limit, firsts, end, file)
         self._size = size
         self._tail = tail
-        self._free = free
+        self._unused = unused
         self._stale = ()  # slots that may hold what was never stored
         self._torn = False  # the newest file may hold it
         self._age = 0  # how often slots were written out
         self._first = 0
-        self._become(tail, free, done + 1)
+        self._become(tail, unused, done + 1)
 
-    def _become(self, tail, free, first):
+    @property
+    def kind(self):
+        """What this is now, for people: "slot", or "append" if it writes to segments only."""
+        return "slot" if self._size else "append"
+
+    def _become(self, tail, unused, first):
         """Put what the slots hold at the end of `firsts`, as number `first`."""
         firsts = self.firsts
         # What needs memory comes first: without any, nothing has changed.
@@ -64,7 +69,7 @@ class SlotJournal(AppendJournal):
             firsts.pop()
         self._first = first if tail else 0
         self._tail = tail
-        self._free = free
+        self._unused = unused
 
     def _pieces(self, tail, age, data):
         """Yield what each slot of `tail` holds, and then `data`, if that is not None."""
@@ -108,9 +113,9 @@ class SlotJournal(AppendJournal):
         if n:
             # What is delivered is used again, and first: a commit costs the less the fewer slots
             # are in use.
-            self._become(tail[n:], tail[1:n:3] + self._free, max(self._first, acked + 1))
+            self._become(tail[n:], tail[1:n:3] + self._unused, max(self._first, acked + 1))
             tail = self._tail
-        free = self._free
+        unused = self._unused
 
         size = sum(tail[2::3])
         most = 0
@@ -125,39 +130,45 @@ class SlotJournal(AppendJournal):
             most = max(most, len(line))
         if tail and size > self._limit:
             # A block for what the slots hold: together they would take one more.
-            self._write_out(seq, sum(tail[2::3]), tail, b"", make_room)
+            self.empty(seq, make_room)
             self.append(seq, lines, acked, make_room)
             return
         n = len(chunks) // 2
-        if n > len(free) or self._torn or most > self._size or size + self._size > self._limit:
+        if n > len(unused) or self._torn or most > self._size or size + self._size > self._limit:
             self._write_out(seq, size, tail, b"".join(lines), make_room)
             return
         # Everything that needs memory is there before anything is written: what is durable must
         # not end in an exception.
-        used = free[:n]
-        rest = free[n:]
+        used = unused[:n]
+        rest = unused[n:]
         after = tail[:]
         for i in range(n):
             after += (chunks[2 * i], used[i], len(chunks[2 * i + 1]))
         first = self._first
         if not first:
-            self._become(after, free, seq)
+            self._become(after, unused, seq)
             self._tail = tail  # nothing is in there yet
-        self._free = rest + used  # after an error others are tried first
+        self._unused = rest + used  # after an error others are tried first
         self._stale = used
         for i in range(n):
             if not self._put(slot_name(used[i]), chunks[2 * i + 1]):
                 self._size = 0  # no room for slots
                 self._write_out(seq, size, tail, b"".join(lines), make_room)
                 return
-        self._tail, self._free = after, rest
+        self._tail, self._unused = after, rest
         self._stale = ()
+
+    def empty(self, seq, make_room):
+        """Write what the slots hold to a segment; `seq` is the number of the next record."""
+        tail = self._tail
+        if tail:
+            self._write_out(seq, sum(tail[2::3]), tail, b"", make_room)
 
     def _write_out(self, seq, size, tail, data, make_room):
         """Write what the slots hold, and `data`, to a segment, together."""
         firsts = self.firsts
         first = self._first
-        free = tail[1::3] + self._free
+        unused = tail[1::3] + self._unused
         nothing = []
         # What the last try left behind is claimed by a file of its own; and one that littlefs does
         # not write as a whole has to be removed after an error.
@@ -183,7 +194,7 @@ class SlotJournal(AppendJournal):
             raise
         self._age += 1
         self._tail = nothing
-        self._free = free
+        self._unused = unused
         self._torn = False
 
     def _put(self, name, data):
@@ -195,7 +206,7 @@ class SlotJournal(AppendJournal):
             if e.errno != 2:
                 raise
             # Each folder takes two blocks, which must not be the ones that a segment needs.
-            if fs.free() < 4 * RESERVE:
+            if fs.free() < 4 * fs.reserve:
                 return False
             for folder in range(_FOLDERS):
                 fs.make("+%d" % folder)

@@ -1,6 +1,6 @@
 """The time of day on a board: loaded by those that ask for it, `timestamp_key` among them."""
 
-from . import const
+from micropython import const
 
 _EPOCH_2000 = const(946684800)
 _SET = const(1735689600)  # 2025-01-01: boards without a battery begin in 1970, 2000, 2021

@@ -1,5 +1,5 @@
 """
-The asyncio face: `POSTCache.run()`, loaded by programs that have an event loop.
+asyncio: `Uplink.run()`, loaded by programs that have an event loop.
 
 An exchange is a task of its own, on the runtime's own streams, and run() waits until that one or
 the watch, which looks at the deadline and at close(), says that it is over. Nobody but the program
@@ -11,59 +11,50 @@ ever cancels run(), so that no cancellation can be taken for a deadline, or the 
 
 import asyncio
 
-from . import ports
+from ..ports import offload
 
 
-async def run(cache, idle_ms):
+async def run(uplink):
     """
-    Send what waits in `cache` when it is time, until it is closed.
+    Send what waits in an `uplink.Uplink` when it is time, until it is closed.
 
-    An HTTP port of the user's is awaited when it has `apost(url, headers, chunks, timeout)`, a
-    coroutine function with what its post() takes and returns. Without one its post() is called: in
-    a thread where there are threads, else it holds up the event loop.
-
-    `idle_ms` returns the milliseconds until there can be something to do, or None once the cache
-    is closed.
+    An HTTP port is awaited when it has `apost(url, headers, chunks, timeout)`, a coroutine
+    function with what its post() takes and returns. Without one its post() is called: in a thread
+    where there are threads, else it holds up the event loop.
     """
-    offload = getattr(ports, "offload", None)
-    http = cache._http
-    post = getattr(http, "apost", None)
-    if cache._ours:
-        if offload:
-            from .ports.cpython_streams import Streams
-        else:
-            from .ports.micropython_streams import Streams
-        post = Streams(http).apost
-    cache._loops += 1
+    idle_ms = uplink.idle_ms
+    uplink.loops += 1
     try:
         while idle_ms() is not None:
             pause = 0
             if idle_ms() == 0:
-                if not post:
-                    if offload:
-                        await offload(cache.poll)
+                if not hasattr(uplink.http, "apost"):
+                    if offload:  # pyright: ignore[reportUnnecessaryComparison] - None on a board
+                        await offload(uplink.poll)
                     else:
-                        cache.poll()  # no thread to call it in
-                elif cache._sending.acquire(False):
+                        uplink.poll()  # no thread to call it in
+                elif uplink.sending.acquire(False):
                     try:
-                        await _exchange(cache, idle_ms, post)
+                        await _exchange(uplink)
                     finally:
-                        cache._sending.release()
+                        uplink.sending.release()
                 else:
                     pause = 100  # another run(), or a flush() in a thread: it sends this, too
             await asyncio.sleep(max(1, pause, min(1000, idle_ms() or 0)) / 1000)
     finally:
-        cache._loops -= 1
+        uplink.loops -= 1
 
 
-async def _exchange(cache, idle_ms, post):
-    outbox = cache._outbox
+async def _exchange(uplink):
+    outbox = uplink.outbox
+    http = uplink.http
+    idle_ms = uplink.idle_ms
     answers = []  # the first one counts
     over = asyncio.Event()
 
     async def talk():
         try:
-            answers.append(await post(outbox._url, headers, body, cache._timeout))
+            answers.append(await http.apost(url, headers, body, uplink.timeout))
         except Exception as e:  # a bug in somebody's port, too, must not end the program that logs
             answers.append(e)
         over.set()
@@ -71,10 +62,10 @@ async def _exchange(cache, idle_ms, post):
     async def watch():
         # By the clock, since a busy loop sleeps longer than it says; and by sleeps, which end also
         # if a clock of somebody's own does not.
-        clock = cache._clock
-        left = cache._timeout * 1000
+        clock = uplink.clock
+        left = uplink.timeout * 1000
         end = clock.ticks_ms() + left
-        feed = getattr(cache._http, "_feed", None)
+        feed = getattr(http, "feed", None)
         try:
             while idle_ms() is not None:
                 if feed:
@@ -95,7 +86,7 @@ async def _exchange(cache, idle_ms, post):
         return
     if not job:
         return
-    headers, body = job
+    url, headers, body = job
     talker = asyncio.create_task(talk())
     watcher = asyncio.create_task(watch())
     try:

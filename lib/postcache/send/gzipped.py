@@ -7,7 +7,7 @@ MICROPY_PY_DEFLATE_COMPRESS. Without it bodies are sent as they are.
 
 import io
 
-from .ports import const
+from ..ports import const
 
 compressobj = deflate = None
 try:
@@ -66,10 +66,6 @@ def stream(chunks):
         chunks.close()
 
 
-def pack(outbox, batch):
-    """Return the length in bytes of a batch's body as gzip, and a generator of it."""
-    size = 0
-    for piece in stream(outbox.body(batch)):
-        size += len(piece)
-    outbox.headers["Content-Encoding"] = "gzip"
-    return size, stream(outbox.body(batch))
+def length(chunks):
+    """Return the bytes that stream(chunks) has in all."""
+    return sum([len(piece) for piece in stream(chunks)])

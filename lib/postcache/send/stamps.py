@@ -16,8 +16,7 @@ also when both copies are lost.
 
 import json
 
-from .line import decode, encode
-from .ports import Lock, const, dumps
+from ..ports import Lock, const, dumps, forget
 
 _WAIT = const(600000)  # ms that a record waits for the clock
 _BOOTS = const(16)  # with an offset and records that wait; a later boot gets none
@@ -30,15 +29,14 @@ class Stamps:
 
     Args:
         log: a `log.Log`.
-        fs: the log's `ports.Directory`.
         clock: with ticks_ms(), and unix(): seconds since 1970, or None while it is not set. A
             clock without unix() is never set.
         key: str, the name of the time in a record; None to date only what is there.
     """
 
-    def __init__(self, log, fs, clock, key):
+    def __init__(self, log, clock, key):
         self._log = log
-        self._fs = fs
+        self._pair = None  # of files; not read yet
         self._clock = clock
         self._ask = getattr(clock, "unix", None)
         self._key = key
@@ -47,7 +45,6 @@ class Stamps:
         self._boots = []
         self._mine = None  # the one of this boot, once it has an undated record
         self._dirty = False  # its offset is not on flash, or not as it is here
-        self._generation = -1  # not read yet
         self._null = self._tries = 0
 
     def stamp(self, body, payload):
@@ -93,7 +90,7 @@ class Stamps:
             rest,
         )
 
-    def date(self, number, payload, hurry):
+    def complete(self, number, payload, hurry):
         """
         Return `payload`, stored with a space before it, as it is to be sent.
 
@@ -145,7 +142,7 @@ class Stamps:
 
     def frozen(self, last):
         """
-        Records up to number `last` are about to be sent: those that date() left null stay null.
+        Records up to number `last` are about to be sent: what complete() left null stays so.
 
         To be called before a batch's first try. Never raises: what cannot be written is counted.
         """
@@ -203,49 +200,35 @@ class Stamps:
             boots.pop(0)
 
     def _load(self):
-        if self._generation < 0:
-            boots = []
-            generation = 0
-            for name in ("clock-a", "clock-b"):
-                try:
-                    with self._fs.open(name, "rb") as f:
-                        # None does not unpack: that TypeError is the answer to damage, too.
-                        n, text = decode(f.readline(1024))  # pyright: ignore
-                    found = [[int(b), int(u), int(o)] for b, u, o in json.loads(text)]
-                    if n > generation:
-                        generation = n
-                        boots = found
-                except OSError as e:
-                    if e.errno != 2:
-                        self._tries += 1
-                        if e.errno not in (20, 21, 84) and self._tries < _TRIES:
-                            raise  # taken for lost it would change what is sent
-                        self._log.damaged += 1
-                except (TypeError, ValueError):
-                    self._log.damaged += 1
-            self._generation = generation
-            self._boots = boots
+        if not self._pair:
+            from ..log.recover import read_pair
+
+            log = self._log
+            try:
+                self._pair, boots, damaged = read_pair(
+                    log.fs, "clock", _parsed, self._tries >= _TRIES - 1
+                )
+            except OSError:
+                self._tries += 1
+                raise  # taken for lost it would change what is sent
+            finally:
+                forget(__name__.replace("send.stamps", "log.recover"))
+            log.damaged += damaged
+            self._boots = boots or []
         return self._boots
 
     def _save(self):
         """Write the newer copy; return True if it is durable."""
         log = self._log
         log.writes += 1
-        generation = self._generation + 1
         try:
-            self._fs.put(
-                "clock-b" if generation & 1 else "clock-a", encode(generation, dumps(self._boots))
-            )
+            self._pair.write(dumps(self._boots))
         except OSError:
             log.errors += 1
             return False
-        self._generation = generation
         self._dirty = False
         return True
 
 
-def date(outbox, number, payload, hurry):
-    """Return an undated record of an outbox as it is to be sent; None: it has to wait."""
-    if not outbox.stamps:
-        outbox.stamps = Stamps(outbox.log, outbox.log._fs, outbox.clock, None)
-    return outbox.stamps.date(number, payload, hurry or outbox.hurry)
+def _parsed(text):
+    return [[int(boot), int(last), int(offset)] for boot, last, offset in json.loads(text)]
