@@ -189,6 +189,27 @@ def test_one_damaged_cursor_costs_one_step_at_most():
         log.close()
 
 
+def test_a_cursor_that_is_torn_again_and_again_leaves_the_other_copy_whole():
+    path = folder()
+    filled(path, 5)
+    log = open_log(path)
+    stream = log.stream
+    log.ack(1, 1, 0)
+    real = log.fs.put
+
+    def tear(name, data):
+        real(name, data[: len(data) // 2])
+        raise OSError(5, "")
+
+    log.fs.put = tear
+    for seq in (2, 3, 4):
+        log.ack(seq, seq, 0)
+    cut_off(log)
+    log = open_log(path)
+    assert log.stream == stream and numbers(log) == [2, 3, 4, 5]
+    log.close()
+
+
 def test_a_newer_format_is_refused_in_a_sentence_and_not_touched():
     path = folder()
     filled(path, 3)
@@ -461,6 +482,29 @@ def test_a_position_goes_on_where_a_reader_stopped():
     assert seen == list(range(1, 201))
     log.append([b"201"])
     assert records(log, position) == [(201, b"201")]
+    log.close()
+
+
+def test_readers_of_one_log_each_have_a_place_of_their_own():
+    path = folder()
+    filled(path, 200, max_bytes=65536)
+    log = open_log(path, max_bytes=65536)
+    half = log.read()
+    for seq, _ in half:
+        if seq > 100:
+            break
+    half.close()
+    first, second = log.read(), log.read(half.place)
+    taken = []
+    for expected, (seq, _) in enumerate(first, 1):
+        assert seq == expected
+        if seq <= 100:
+            taken.append(next(iter(second))[0])
+            assert first.place[2] == max(0, seq - 1)  # this one is not taken yet
+            assert second.place[2] == taken[-1] - 1
+    assert taken == list(range(101, 201))
+    assert list(second) == []
+    assert first.place == second.place and half.place[2] == 100
     log.close()
 
 

@@ -462,9 +462,27 @@ def test_a_port_that_stops_at_content_length_drains_the_backlog_in_one_round():
     log.close()
 
 
+class Wire(Http):
+    """An Http that also knows the last number and the bytes of a request that broke off: `left`."""
+
+    def __init__(self, *answers):
+        Http.__init__(self, *answers)
+        self.left = []
+
+    def post(self, url, headers, chunks, timeout):
+        self.left.append((int(headers["Postcache-Last"]), bytearray()))
+
+        def leaving():
+            for chunk in chunks:
+                self.left[-1][1].extend(chunk)
+                yield chunk
+
+        return Http.post(self, url, headers, leaving(), timeout)
+
+
 def test_a_batch_whose_last_record_is_damaged_does_not_take_the_next_one_in():
     path = folder()
-    http = Http(500)
+    http = Wire(500)
     log, outbox, _ = make(path, http, 6, limit=3, buffer=10)
     assert not outbox.send(10)
     name = path + "/0000000001.log"
@@ -477,6 +495,10 @@ def test_a_batch_whose_last_record_is_damaged_does_not_take_the_next_one_in():
         outbox.send(10)
     assert len(log) == 0
     assert http.lines() == [{"n": n} for n in (1, 2, 4, 5, 6)]
+    for last, body in http.left:
+        for n in range(last + 1, 7):
+            assert b'"n":%d}' % n not in body
+    assert len(http.left) == len(http.posts) + 1  # one of them broke off
     log.close()
 
 

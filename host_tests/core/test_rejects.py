@@ -752,6 +752,45 @@ def test_what_a_killed_program_set_aside_is_synced_before_it_is_passed_over():
     discard(log)
 
 
+def test_what_was_set_aside_alone_is_passed_over_whichever_file_it_is_in():
+    for name in FILES:
+        path = folder()
+        log = make(path)
+        if name == "rejected-2.log":
+            aside(log, 1)
+            assert DeadLetters(log).requeue(log.append) == 1  # ends with the other file in use
+            log.ack(1, log.stored, 0)
+        seq = log.append([b"1"])
+        log.freeze(seq)
+        DeadLetters(log).add(seq, 400, b"", b"1")
+        assert [other for other in FILES if content(log, other)] == [name]
+        log.close()
+        log = make(path)
+        assert len(log) == 0 and log.acked == seq
+        assert [payload for _, _, _, payload in read(log)] == [b"1"]
+        discard(log)
+
+
+def test_a_file_that_cannot_be_looked_up_may_be_there():
+    # In it is the record that was alone, or how far a requeue came.
+    class Blind(Faulty):
+        def size(self, name):
+            if name in ("rejected.log", "requeue"):
+                raise OSError(5)
+            return self._fs.size(name)
+
+    path = folder()
+    log = make(path)
+    log.append([b"1"])
+    log.freeze(1)
+    DeadLetters(log).add(1, 400, b"", b"1")
+    log.close()
+    log = Log(Blind(Directory(path)), None, 0)
+    resume(log)
+    assert len(log) == 0 and log.acked == 1
+    log.close()
+
+
 def test_a_card_that_cannot_be_written_still_opens():
     path = folder()
     log = make(path)
