@@ -104,7 +104,7 @@ def test_a_retry_after_a_reboot_has_the_same_group():
 
 
 def test_what_is_rendered_is_sent_and_what_is_stored_is_kept():
-    texts = ["1", "a text that is longer than its record would be" * 3, "", "22"]
+    texts = ["1", "[0" + ",0" * 40 + "]", "", "22"]
     for buffer in (None, 0):
         # The server looks at Content-Length.
         http = Server(500, (207, {}, b'{"1":"no"}'))

@@ -771,6 +771,19 @@ def test_what_was_set_aside_alone_is_passed_over_whichever_file_it_is_in():
         discard(log)
 
 
+def test_another_record_under_the_number_of_one_that_was_set_aside_is_not_passed_over():
+    # The cursor and the segments were wiped, and rejected.log was not: numbers begin anew.
+    path = folder()
+    log = make(path)
+    log.append([b"1"])
+    log.freeze(1)
+    DeadLetters(log).add(1, 400, b"", b"another")
+    log.close()
+    log = make(path)
+    assert waiting(log) == [b"1"] and log.acked == 0
+    discard(log)
+
+
 def test_a_file_that_cannot_be_looked_up_may_be_there():
     # In it is the record that was alone, or how far a requeue came.
     class Blind(Faulty):
