@@ -8,6 +8,9 @@ them must fail, by an assertion. Before anything is changed all of them must pas
     python tools/mutate.py "log: freeze"   those whose name begins so
     python tools/mutate.py --list          the names, and what each would break
     python tools/mutate.py --check         those that the code or the tests have left behind
+    python tools/mutate.py --since main --share 5
+                                           those whose code or tests have changed since then, and
+                                           a fifth of the others: which one, the commit decides
 
 What a mutation replaces has to be in its file exactly once, so the table cannot fall behind the
 code. Exit status: 0; 1 if one survives, a test fails unmutated, or --check finds something; 2 if
@@ -128,6 +131,57 @@ def mutated(mutation, folder):
     except SyntaxError as error:
         raise ValueError(f"{_where(mutation)}: what it makes is no Python: {error}") from None
     return text
+
+
+def some(mutations, since=None, share=None, folder=PROJECT):
+    """
+    Return those mutations that a change concerns, and a share of the others.
+
+    Args:
+        since: str, a revision that git knows: a mutation counts if its module, a file of its
+            tests, or what the table says of it has changed since then. None: none of them does.
+        share: int >= 1, one in so many of the others. The same ones for the same commit, which
+            decides by its hash. None: none of them.
+
+    Raises ValueError when git does not know the revision.
+    """
+    first, others = [], mutations
+    if since:
+        files = set(_git(folder, "diff", "--name-only", "--relative", since, "--").splitlines())
+        then = _table_of(since, folder) if NAME in files else None
+        first = [
+            mutation
+            for mutation in mutations
+            if files.intersection([mutation.path, *(_defined(test)[0] for test in mutation.tests)])
+            or not (then is None or mutation._replace(line=0) in then)
+        ]
+        others = [mutation for mutation in mutations if mutation not in first]
+    if not share:
+        return first
+    turn = int(_git(folder, "rev-parse", "HEAD"), 16) % share
+    wanted = first + others[turn::share]
+    return [mutation for mutation in mutations if mutation in wanted]
+
+
+def _table_of(revision, folder):
+    """Return the mutations of a revision, [] if it had none that can be read."""
+    with tempfile.TemporaryDirectory() as place:
+        path = Path(place, "then")
+        try:
+            path.write_text(_git(folder, "show", f"{revision}:./{NAME}"), encoding="utf-8")
+            return [mutation._replace(line=0) for mutation in table(path)]
+        except ValueError:
+            return []
+
+
+def _git(folder, *arguments):
+    try:
+        done = subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True)
+    except OSError as error:
+        raise ValueError(f"git: {error}") from None
+    if done.returncode:
+        raise ValueError(f"git {' '.join(arguments)}: {done.stderr.strip()}")
+    return done.stdout
 
 
 def exists(test, folder=PROJECT):
@@ -297,6 +351,10 @@ def main(arguments=None):
     parser.add_argument("name", nargs="*", help="only mutations whose name begins so")
     parser.add_argument("--list", action="store_true", help="show the names, run nothing")
     parser.add_argument("--check", action="store_true", help="show what is outdated, run nothing")
+    parser.add_argument("--since", metavar="REVISION", help="only what has changed since then")
+    parser.add_argument(
+        "--share", type=int, metavar="N", help="one in N of those that have not changed"
+    )
     parser.add_argument("--jobs", type=int, default=2, help="how many at a time; default: 2")
     options = parser.parse_args(arguments)
     try:
@@ -307,6 +365,14 @@ def main(arguments=None):
         ]
         if not wanted:
             raise ValueError("no mutation has such a name; --list shows them.")
+        if options.share is not None and options.share < 1:
+            raise ValueError("--share: 1 or more.")
+        if options.since or options.share:
+            total = len(wanted)
+            wanted = some(wanted, options.since, options.share)
+            print(f"mutate: {len(wanted)} of {total} mutations are wanted.")
+            if not wanted:
+                return 0
         if options.check:
             found = [line for mutation in wanted for line in outdated(mutation)]
             print("\n".join(found) or f"mutate: {len(wanted)} mutations, all up to date.")

@@ -1,4 +1,4 @@
-"""What a wire format may do that the default one does not: group, render, take a part of a batch."""
+"""What a wire format may do, and the default one does not: group, render, take a batch in part."""
 
 import json
 

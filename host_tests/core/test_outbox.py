@@ -463,7 +463,7 @@ def test_a_port_that_stops_at_content_length_drains_the_backlog_in_one_round():
 
 
 class Wire(Http):
-    """An Http that keeps what it got of a body that broke off, too: `left`, (last number, bytes)."""
+    """An Http that keeps each body, also one that broke off: `left`, (last number, bytes)."""
 
     def __init__(self, *answers):
         Http.__init__(self, *answers)

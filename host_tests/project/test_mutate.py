@@ -6,6 +6,7 @@ What it finds is another matter: that it is run for, and not by pytest.
 
 import pathlib
 import shutil
+import subprocess
 import sys
 
 import pytest
@@ -120,3 +121,51 @@ def test_code_and_tests_that_have_moved_are_said_with_their_new_place(project):
     assert code.startswith("host_tests/mutations.txt:7: it: this is 0 times in lib/it.py")
     assert "it is in lib/log/that.py" in code and code.endswith("return 1")
     assert test.endswith(f"no {TEST}; it is in host_tests/test_that.py")
+
+
+def test_what_a_change_concerns_is_chosen_and_a_share_of_the_others(project):
+    def git(*arguments):
+        who = ("-c", "user.name=it", "-c", "user.email=it@example.com")
+        subprocess.run(["git", *who, *arguments], cwd=project, check=True, capture_output=True)
+
+    def table():
+        return mutate.table(project / mutate.NAME)
+
+    def names(*args):
+        return [mutation.name for mutation in mutate.some(table(), *args, folder=project)]
+
+    (project / "lib" / "postcache").mkdir()
+    text = "it = host_tests/test_it.py\nthat = host_tests/test_that.py\n"
+    for name in "abcdefgh":
+        (project / "lib" / "postcache" / f"{name}.py").write_text("")
+        test = "that" if name == "h" else "it"
+        text += f"\n==== {name}.py\n\nits rule: it is\n    - a\n  {test}::test\n"
+    path = project / mutate.NAME
+    path.write_text(text)
+    that = project / "host_tests" / "test_that.py"
+    that.write_text("")
+    git("init", "-q")
+    git("add", "lib", "host_tests")
+    git("commit", "-q", "-m", "One.")
+    everything = [mutation.name for mutation in table()]
+    assert len(everything) == 8
+    assert names("HEAD") == [] and names(None, 1) == names("HEAD", 1) == everything
+    (project / "lib" / "postcache" / "b.py").write_text("pass\n")
+    that.write_text("pass\n")
+    # One reads otherwise, and all of them are on another line.
+    text = text.replace("f.py\n\nits rule", "f.py\n\nits other rule")
+    path.write_text(text.replace("\n==== a", "\n\n\n==== a"))
+    changed = ["b: its rule", "f: its other rule", "h: its rule"]
+    assert names("HEAD") == changed
+    # The others come in two halves, by the commit: the same ones for as long as that is the same.
+    seen = set()
+    for i in range(40):
+        half = names("HEAD", 2)
+        assert half == names("HEAD", 2)
+        assert set(changed) < set(half) and len(half) in (5, 6)
+        seen.add(tuple(half))
+        git("commit", "-q", "--allow-empty", "-m", f"{i}.")
+    both = [set(half) - set(changed) for half in seen]
+    assert len(both) == 2 and len(both[0] | both[1]) == 5 and not both[0] & both[1]
+    with pytest.raises(ValueError, match="nothing"):
+        names("nothing")
