@@ -6,7 +6,7 @@ What a fleet asks of its servers after an outage: the tables in docs/scale.md.
 
 Each device adds a reading of 91 bytes once a minute. For an hour nothing answers, then the server
 is back. Time is virtual. A device is a model of a few lines that knows the rules of
-lib/postcache/outbox.py; first of all 200 devices are run twice, as models and as real Outboxes,
+lib/postcache/send/; first of all 200 devices are run twice, as models and as real Outboxes,
 with the same random numbers, and every request of one must be a request of the other: the same
 millisecond, the same records, the same bytes.
 """

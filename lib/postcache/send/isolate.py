@@ -2,9 +2,9 @@
 Finds the record that a server refuses, and sets it aside: loaded by the first refusal.
 
 A batch is halved until a bad record stands alone. A batch of n records with one bad one costs at
-most log2(n) + 3 requests: the whole, a half for each level, the bad one alone, and all that is
-behind it. When the left half was taken the bad one is in the right half, which need not be tried
-as a whole.
+most log2(n) + 3 requests (log2 rounded up): the whole batch, one half for each level, the bad
+record alone, and all that is behind it. When the server takes a left half, the bad record is in the
+right half, which need not be tried as a whole.
 
 A server that refuses everything has not looked at the records. So after some records in a row have
 been set aside and none was taken, each further one costs a back-off, and is tried alone.
@@ -21,7 +21,7 @@ class Search:
     What is known about refused records; in RAM only, so a reboot costs requests and nothing else.
 
     Args:
-        outbox: an `outbox.Outbox`.
+        outbox: a `send.Outbox`.
         around: int, bytes of a request's body that are not records.
 
     Attribute: `streak`, how many records in a row were set aside; whoever delivers one sets it to
