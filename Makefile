@@ -77,12 +77,13 @@ torture: $(READY) ## Cut the power at random for SECONDS (default 600), on the m
 		host_tests/storage/test_power_cuts.py host_tests/storage/test_real_stack.py host_tests/storage/test_stateful.py \
 		host_tests/wire/test_simulation.py
 
-lint: $(READY) $(STUBS_READY) ## Check style, formatting, types, spelling and the oldest Python
+lint: $(READY) $(STUBS_READY) ## Check style, types, spelling, structure and the oldest Python
 	$(VENV)/bin/ruff check
 	$(VENV)/bin/ruff format --check
 	$(VENV)/bin/pyright --pythonpath $(PY)
 	$(VENV)/bin/pyright --pythonpath $(PY) --typeshedpath typings/.micropython $(BOARD_PORT)
 	$(VENV)/bin/codespell
+	$(PY) tools/structure.py
 	$(PY) tools/release.py --check
 	$(PY) tools/mutate.py --check
 	$(VENV)/bin/vermin --quiet --target=3.9- --violations --no-tips lib tools boards/raspberry_pi

@@ -7,7 +7,7 @@ import sys
 import pytest
 from fake_server import FakeServer
 
-from conftest import HERE, LIB, find_runtime, say
+from conftest import HERE, find_runtime, say
 
 ROOT = HERE.parent
 
@@ -107,10 +107,3 @@ def test_s10_a_record_costs_a_fraction_of_an_erase_on_littlefs_micropython():
         job = flash.make_jobs()["wear", target, name, 64]
         found = flash.run(micropython, dict(job, count=2000))
         assert 0.019 < found["erases"] <= budget, (target, name, found["erases"])
-
-
-def test_only_the_ports_know_which_runtime_this_is():
-    for path in (LIB / "postcache").glob("*.py"):
-        text = path.read_text(encoding="utf-8")
-        for name in ("sys.implementation", "sys.platform", "sys.version", "os.uname"):
-            assert name not in text, path.name
