@@ -30,7 +30,10 @@ class POSTCache(Uplink):
             most 1 GiB (2 MiB on MicroPython).
         http, clock: ports of your own; see `postcache.ports`. A clock without unix() counts as
             never set.
-        options: the rest, by name only; they are loaded by programs that give one.
+        ports: all of them, for tests: what stands for the module `postcache.ports`, anything with
+            its Clock, Directory, Group, Http and Worker.
+
+    Options, by name only, and loaded by programs that give one:
         flush_every: int >= 1, records that are stored together. With n > 1 the newest n - 1 of
             them are in RAM only: a power cut, a crash or an exit without close() loses these.
             flush(), close() and add_many() store them.
