@@ -36,7 +36,7 @@ LATER = {
     "send/events.py": "loaded by on_event",
     "send/stamps.py": "loaded by timestamp_key, and by undated records",
     "ports/micropython/epoch.py": "loaded by timestamp_key",
-    "send/gzipped.py": "loaded by compress",
+    "ports/gzipped.py": "loaded by compress",
     "send/statuses.py": "loaded by an answer that does not acknowledge",
     "send/retry_after.py": "loaded by an answer with Retry-After",
     "send/isolate.py": "loaded by a record that a server refuses",

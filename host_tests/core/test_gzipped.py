@@ -8,7 +8,7 @@ import gc
 
 from support import MICROPYTHON, raises
 
-from postcache.send.gzipped import available, length, stream
+from postcache.ports.gzipped import available, length, stream
 
 LINE = b'{"lines":[{"t":1763697600,"temp":21.5,"hum":40,"id":"shed"},'
 

@@ -379,7 +379,7 @@ def test_a_callable_that_raises_confirms_nothing():
 
 
 def test_415_ends_compression_for_good():
-    from postcache.send.gzipped import available
+    from postcache.ports.gzipped import available
 
     events = []
     http = Http(415)

@@ -99,9 +99,9 @@ class Options:
                 )
             outbox.gates = gates
             if self._compress:
-                from .send.gzipped import available
+                from .ports.gzipped import available, length, stream
 
-                outbox.gzip = available()
+                outbox.gzip = (length, stream) if available() else None
         if self._on_event:
             from .send.events import Events
 

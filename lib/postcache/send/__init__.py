@@ -57,8 +57,8 @@ class Outbox:
 
     Attributes to set: `gates`, callables that are asked before each try: one that returns a str
     stops it, for that reason; `watchers`, callables, called after each try; `stamps`, a
-    `stamps.Stamps` or None; `gzip`, True to compress; `most`, bytes of a batch, and `buffer`,
-    bytes up to which it is kept in RAM.
+    `stamps.Stamps` or None; `gzip`, the pair (length, stream) of `ports.gzipped` to compress, or
+    None; `most`, bytes of a batch, and `buffer`, bytes up to which it is kept in RAM.
 
     Shared with `isolate.Search`: `batch`, what is tried next, or None; `end`, the end of what was
     delivered, as a reader's place; `rejected`, (number, status, beginning of the answer's body) of
@@ -67,11 +67,12 @@ class Outbox:
 
     gates = watchers = ()
     stamps = status = rejected = None
-    gzip = blocked = False
+    blocked = False
     sent = retries = 0
     error = ""
     most = BATCH
     buffer = BUFFER
+    gzip: "tuple | None" = None
     batch: "Batch | None" = None
     end: "tuple | None" = None
     _search = None
@@ -158,8 +159,7 @@ class Outbox:
         size = batch.size
         body = self._body(batch)
         if self.gzip:
-            from .gzipped import length, stream
-
+            length, stream = self.gzip
             headers["Content-Encoding"] = "gzip"
             size = length(body)
             body = stream(self._body(batch))
@@ -226,7 +226,7 @@ class Outbox:
         """
         kind = verdict.kind
         if kind == "plain" and self.gzip:
-            self.gzip = False
+            self.gzip = None
             return True
         if kind == "blocked":
             self.blocked = True

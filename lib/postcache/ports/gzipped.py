@@ -7,7 +7,7 @@ MICROPY_PY_DEFLATE_COMPRESS. Without it bodies are sent as they are.
 
 import io
 
-from ..ports import const
+from . import const
 
 compressobj = deflate = None
 try:
