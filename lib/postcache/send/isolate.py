@@ -3,8 +3,8 @@ Finds the record that a server refuses, and sets it aside: loaded by the first r
 
 A batch is halved until a bad record stands alone. A batch of n records with one bad one costs at
 most log2(n) + 3 requests (log2 rounded up): the whole batch, one half for each level, the bad
-record alone, and all that is behind it. When the server takes a left half, the bad record is in the
-right half, which need not be tried as a whole.
+record alone, and all that is behind it. When the server takes a left half, the bad record is in
+the right half, which need not be tried as a whole.
 
 A server that refuses everything has not looked at the records. So after some records in a row have
 been set aside and none was taken, each further one costs a back-off, and is tried alone.
