@@ -45,23 +45,23 @@ class POSTCache(Uplink):
         max_age: seconds > 0; records that have waited longer are dropped and counted, at most a
             sixteenth of it late. Only time counts in which this instance runs; see `log.ages`.
         on_event: callable(kind, detail), told what happens; see `send.events`.
-        confirm: what else must be true of a 2xx answer to count. A callable(status, headers,
-            start) that returns it; headers has lower-case names, start is the first bytes of the
-            body, at most 512. Or "ack": there is a header `Postcache-Ack` with the number that the
-            request had in `Postcache-Last`, so that no hotspot's 200 is taken for a delivery.
+        confirm: what else makes a 2xx answer count. A callable(status, headers, start) that
+            returns True if it does; headers has lower-case names, start is the first bytes of the
+            body, at most 512. Or "ack": the answer must have a header `Postcache-Ack` with the
+            number that the request had in `Postcache-Last`, so that no hotspot's 200 counts.
         feed: callable, called at least once a second during an exchange, such as a watchdog's
             feed; not during a name look-up on MicroPython, which blocks.
         online: callable, asked before each try; while it returns False nothing is looked up or
             sent.
-        cafile: str, path of the certificates, PEM or DER, that an https:// server must have one
-            from. None: the system's on CPython; MicroPython has none and refuses https:// then.
+        cafile: str, path of the certificates, PEM or DER, that https:// trusts. None: the system's
+            on CPython; MicroPython has none, and refuses https:// then.
         verify: False sends to any server that speaks TLS, whoever it is.
-        compress: True sends gzip, until a server answers 415, where the firmware can make it: a
-            board's stock firmware cannot.
+        compress: True sends gzip, until a server answers 415. A board's stock firmware cannot
+            compress, and sends plain.
         timestamp_key: str; each record, a dict then, gets the time at which it was added under
-            this key: int, seconds since 1970. Taken before the clock was set it is dated later;
-            where that cannot be, it has null, and "uptime_ms" and "boot". Until then it takes 40
-            bytes more on flash.
+            this key: int, seconds since 1970. A record taken before the clock was set is dated
+            later. Where that is impossible it has null there, and "uptime_ms" and "boot". Until it
+            is dated it takes 40 bytes more on flash.
 
     Raises ValueError or TypeError for a bad argument, OSError when the directory cannot be used:
     not writable, a file, in use by another instance, or written by a newer version.

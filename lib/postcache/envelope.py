@@ -1,8 +1,8 @@
 """
 Frame: how records become a request, and what an answer means.
 
-It is all that differs between wire formats: a new one is a `Frame`, and a face that makes records
-for it (see `influx`). What is on flash is JSON in any case.
+A `Frame` is all that differs between wire formats. A new format is a `Frame`, and a face that
+makes records for it (see `influx`). What is on flash is always JSON.
 
     record --encode()--> payload, on flash --render()--> line --\
                                            --render()--> line ---+--> head line between line tail
@@ -16,7 +16,7 @@ from .ports import dumps
 #
 # kind      "delivered": the server has the records, but for those in `refused`
 #           "retry": keep them, back off, and send the same again
-#           "blocked": the same, slowly: a person must mend it
+#           "blocked": the same, slowly: a person has to correct something
 #           "too large": halve the batch, and those after it
 #           "refused": the server does not want one of the records, or more: search by halves
 #           "plain": the server does not take gzip: send the same without it from now on
@@ -31,8 +31,8 @@ class Frame:
     """
     Records as JSON in a list, POSTed to one URL.
 
-    All that it returns depends on its arguments alone: a retry, also after a reboot, must have
-    the same bytes.
+    What its methods return depends on their arguments alone: a retry must send the same bytes,
+    also after a reboot.
 
     Args:
         url: str; None to store only.

@@ -196,8 +196,8 @@ class Uplink:
         stream: str. journal: str, "append" or "slot". added, sent: records. waiting: records;
         bytes: flash that the log's files take; age_ms: how long the oldest has waited, at least.
         retries: tries that failed. status: int, the last answer, None for none. error: str, why
-        the last try failed, or what is waited for, or None. blocked: True when a person must mend
-        that. next_try_ms: milliseconds until the next try may be made. dropped: records given up,
+        the last try failed, or what is waited for, or None. blocked: True when a person must
+        act. next_try_ms: milliseconds until the next try may be made. dropped: records given up,
         too old or the log full, and rejected: set aside, since the stream began. damaged: pieces
         of flash that held no record where one was due. errors: failed calls of the file system
         that cost nothing yet, and of on_event. writes: writes of the journal and the cursor, which

@@ -6,9 +6,9 @@ Log: records in, in order, durable; out again oldest first; gone once acknowledg
         0000000001.log ...  segments, named by their first number; the newest is the journal
         lock                one writer at a time (CPython)
 
-A number is given out once. It is given back only when its record's write or sync failed, so that
-nobody holds it: callers got an OSError, and only durable records are ever sent. What a failed
-write left behind has a number that the next file's name claims, and is passed over for ever.
+A number is given out once. It is given back only when its record's write or sync failed. Nobody
+holds it then: the caller got an OSError, and only durable records are ever sent. The next file is
+named by that number, so what the failed write left behind is never read.
 
 Opening reads the cursor, the names and the end of the newest file (`recover`). Sealed segments are
 trusted until they are read; a line that is no record is counted and passed over.

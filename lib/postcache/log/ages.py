@@ -1,9 +1,9 @@
 """
 For how long records have waited, at least: `max_age`, and the age of the oldest in `stats`.
 
-Measured in the time that this instance has run, and by no clock that could be set: what was there
-when it was opened is as old as that, and time without power does not count. So nothing is ever
-taken for older than it is.
+Only the time counts in which this instance has run, and no clock is used that could be set. What
+was there when the log was opened is as old as the opening, and time without power does not count.
+So no record is ever taken for older than it is.
 """
 
 from ..ports import const
@@ -36,8 +36,8 @@ class Ages:
         self._marks = [(log.stored, self._begun)]
 
     def note(self):
-        """What is stored now is there now."""
-        # Two threads at once may lose a mark here: what it stood for gets a younger age, or none.
+        """Remember that all that is stored now was there at this time."""
+        # Two threads at once may lose a mark here: its records get a younger age, or none.
         seq = self._log.stored
         now = self._clock.ticks_ms()
         marks = self._marks
@@ -46,7 +46,7 @@ class Ages:
             return
         self._begun = now
         if len(marks) > _MARKS:
-            # Whose mark is forgotten is told by the next one: a younger age, never an older.
+            # Records whose mark goes get the age of the next one: too young, never too old.
             marks[:] = marks[1::2]
             self._step *= 2
         marks.append((seq, now))

@@ -1,10 +1,10 @@
 """
 The newest records: how one record becomes durable most cheaply on this file system.
 
-The append journal is one file, appended and synced: right for POSIX and FAT. Each file is named by
-its first sequence number, so a full one becomes a sealed segment by being left alone: no rename
-(on FAT a rename is not atomic), no copy, and nothing on flash says "this is the journal" but its
-being the newest.
+The append journal is one file, appended and synced, which suits POSIX and FAT. Each file is named
+by its first sequence number. A full one becomes a sealed segment by being left alone, without a
+copy and without a rename, which is not atomic on FAT. The newest file is the journal; nothing else
+marks it.
 
     0000000001.log  0000000954.log  0000001907.log
     `---- sealed, never written again ---'  `- the journal
@@ -53,7 +53,7 @@ class AppendJournal:
         """
         Store `lines`, a list whose first is record `seq`; durable when it returns.
 
-        `acked` is the highest number that is durably acknowledged; make_room(bytes) is called
+        `acked` is the highest number that is durably acknowledged. make_room(bytes) is called
         before a new file is begun. After an OSError none of the lines is stored, and the next call
         tries anew.
         """
@@ -65,7 +65,7 @@ class AppendJournal:
         if not self._file or firsts[-1:] != [self._newest] or self._end + size > self._limit:
             make_room(size)
             self.close()
-            # "wb": one of that name holds nothing that is durable, and perhaps half a line.
+            # "wb": a file of that name holds nothing durable, and perhaps half a line.
             self._file = self._fs.open(name_of(seq), "wb")
             self._newest = seq
             self._end = 0

@@ -4,12 +4,12 @@ The slot journal: right for littlefs, where an appended and synced line erases a
     +0/0  +1/1  +2/2  +3/3  +0/4  ...      40 slots, each a file of a line, or of one commit's
 
 littlefs keeps a file that is small enough (128 bytes on an ESP32, 512 on a Pico W) inside its
-directory's metadata, so a record in a slot costs a commit there instead of a block. Four folders,
-because a commit costs the less the less else there is in its directory.
+directory's metadata, so a record in a slot costs a commit there instead of a block. There are four
+folders because the fewer files in a directory, the cheaper a commit.
 
 Only a dead slot is written to: one whose records are delivered, or in a segment. When the slots
 are full, or a record is too big for one, all that they hold and the new record go into a segment
-together. So no power cut finds a record in neither place, on any file system.
+together. So no power cut can lose a record from both places, on any file system.
 """
 
 from ..ports import const
@@ -111,8 +111,7 @@ class SlotJournal(AppendJournal):
         while n < len(tail) and tail[n] <= acked:
             n += 3
         if n:
-            # What is delivered is used again, and first: a commit costs the less the fewer slots
-            # are in use.
+            # Delivered slots are used again first: the fewer slots in use, the cheaper a commit.
             self._become(tail[n:], tail[1:n:3] + self._unused, max(self._first, acked + 1))
             tail = self._tail
         unused = self._unused

@@ -9,7 +9,7 @@ A port gives the core the same few names on every runtime:
     Lock, Group, Worker, offload   threads; the last three are None where there are none
     dumps       JSON text that any parser takes
     BATCH, BUFFER   bytes that suit this machine's network and memory
-    const, forget   what MicroPython needs to keep its heap small
+    const, forget   what keeps the heap small on MicroPython
 
 Each is a plain object, and a caller or a test may pass one of its own: a Directory as
 `cache_path`, `http=`, `clock=`.

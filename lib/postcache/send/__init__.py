@@ -62,7 +62,8 @@ class Outbox:
 
     Shared with `isolate.Search`: `batch`, what is tried next, or None; `end`, the end of what was
     delivered, as a reader's place; `rejected`, (number, status, beginning of the answer's body) of
-    the newest dead letter; `blocked`, True when a person must mend why the last try failed.
+    the newest dead letter; `blocked`, True when a person has to correct what made the last try
+    fail.
     """
 
     gates = watchers = ()

@@ -1,8 +1,8 @@
 """
 Tells a program what happens: `on_event`.
 
-Looked for after each add and each try, by comparing counters: so nothing that holds a lock ever
-calls out, and the callback may use the cache.
+After each add and each try, counters are compared. So nothing that holds a lock ever calls out,
+and the callback may use the cache.
 """
 
 from ..ports import Lock
@@ -16,7 +16,7 @@ class Events:
         "dropped"    records: how many; total; why: "full" or "age".
         "rejected"   number, status, reason: what the server said of it, str.
         "damaged"    pieces: how many places on flash held no record where one was due.
-        "error"      error: why the last try failed; blocked: True when a person must mend it;
+        "error"      error: why the last try failed; blocked: True when a person must act;
                      next_try_ms. Told when the reason changes, not for each try.
         "recovered"  error: None. The first delivery after an error.
         "plain"      {}. The server does not take gzip: sent without it from now on.

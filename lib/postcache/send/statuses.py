@@ -1,5 +1,5 @@
 """
-What a status means, when it does not acknowledge: loaded by the first such answer.
+What a status means that does not acknowledge: loaded by the first such answer.
 
     3xx 5xx, 2xx that is     retry
         not confirmed,

@@ -16,4 +16,4 @@ def const(value):
 
 
 def forget(name):
-    """Modules that were needed only once stay: there is room, and another thread may be in one."""
+    """Does nothing here: there is room for modules, and another thread may be using one."""

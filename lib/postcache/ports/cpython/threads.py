@@ -11,10 +11,10 @@ class Group:
     """
     Group commit: threads that append at the same time share one write and one sync.
 
-    Whoever gets the lock leads: takes what is queued and stores it for all. The others sleep on
-    locks of their own until their records are stored or it is their turn to lead; at one lock for
-    all they would wake up one after the other. Waking is for speed only: who is not woken, because
-    Ctrl-C hit the leader, looks for itself after a moment.
+    The thread that gets the lock leads: it takes what is queued and stores it for all. The others
+    sleep on locks of their own until their records are stored or it is their turn to lead; at one
+    lock they would wake up one after the other. Waking is for speed only. A thread that is not
+    woken, because Ctrl-C hit the leader, looks for itself after a moment.
 
     Args:
         log: with append(payloads), which stores a list and returns the number of the last one,

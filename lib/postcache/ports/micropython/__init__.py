@@ -14,7 +14,7 @@ Worker = Group = offload = None
 
 
 class Lock:
-    """No threads here, but a callback may come back in: what is taken is taken."""
+    """There are no threads, but a callback can call back in while the lock is taken."""
 
     taken = False
 
@@ -96,8 +96,8 @@ class Clock:
         """
         Return milliseconds that only grow, past the 12 days after which the port's own wrap.
 
-        It has to be asked once in 12 days (every record and every poll() does): how often they
-        have wrapped in between nothing else can tell, least of all a clock that is set meanwhile.
+        Call it at least once in 12 days; every record and every poll() does. Nothing else can tell
+        how often the ticks have wrapped in between.
         """
         # Nearly all of the period is the future: ticks_diff() would see half of it. Some is the
         # past, for a reader that another one overtakes. No branch: a callback may come in there.
