@@ -78,7 +78,7 @@ def test_the_uplink_takes_at_most_28_kb_of_heap_micropython(heap):
     # docs/design.md says what that is, and why both together are more than 28.
     for numbers in heap.values():
         assert numbers["import"] <= 28 * 1024
-        assert numbers["all that stays"] <= 35 * 1024
+        assert numbers["all that stays"] <= 36 * 1024
 
 
 def test_a_plain_logger_loads_the_uplink_and_nothing_else_micropython(heap):
