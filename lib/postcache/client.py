@@ -56,12 +56,12 @@ class POSTCache(Uplink):
         cafile: str, path of the certificates, PEM or DER, that https:// trusts. None: the system's
             on CPython; MicroPython has none, and refuses https:// then.
         verify: False sends to any server that speaks TLS, whoever it is.
-        compress: True sends gzip, until a server answers 415. A board's stock firmware cannot
-            compress, and sends plain.
+        compress: True sends gzip, until a server answers 415, where the firmware can make it: a
+            board's stock firmware cannot.
         timestamp_key: str; each record, a dict then, gets the time at which it was added under
-            this key: int, seconds since 1970. A record taken before the clock was set is dated
-            later. Where that is impossible it has null there, and "uptime_ms" and "boot". Until it
-            is dated it takes 40 bytes more on flash.
+            this key: int, seconds since 1970. Taken before the clock was set it is dated later;
+            where that cannot be, it has null, and "uptime_ms" and "boot". Until then it takes 40
+            bytes more on flash.
 
     Raises ValueError or TypeError for a bad argument, OSError when the directory cannot be used:
     not writable, a file, in use by another instance, or written by a newer version.
