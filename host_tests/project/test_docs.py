@@ -1,6 +1,5 @@
 """
-What the pages name is there: links, files, modules, promises, events; and the example of a face
-runs.
+What the pages name is there: links, files, modules, promises, events. The example of a face runs.
 
 The examples of the README and of the API page run in test_readme.py, and test_documented.py
 compares the options, methods and numbers with the code.
