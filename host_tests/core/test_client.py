@@ -6,6 +6,7 @@ from support import MICROPYTHON, Clock, Http, folder, raises
 
 from postcache import POSTCache
 from postcache.log.line import encode
+from postcache.ports import Directory
 
 
 def make(path=None, http=None, **kwargs):
@@ -364,6 +365,32 @@ def test_a_callback_that_comes_back_in_does_no_harm():
     cache.flush()
     assert http.lines() == ["outer", "inner", "inner", "inner"]
     cache.close()
+
+
+def test_a_callback_may_open_another_log_while_one_is_opened():
+    inner = []
+
+    def open_another():
+        if not inner:
+            inner.append(0)
+            with make() as cache:
+                inner.append(cache.add_request("inner"))
+
+    class NosyClock(Clock):
+        def ticks_ms(self):
+            open_another()
+            return self.now
+
+    class NosyDirectory(Directory):
+        def files(self):
+            open_another()
+            return Directory.files(self)
+
+    for path, clock in ((folder(), NosyClock()), (NosyDirectory(folder()), Clock())):
+        inner.clear()
+        with make(path, clock=clock, max_age=10) as cache:
+            assert inner == [0, 1]
+            assert cache.add_request("outer") == 1
 
 
 def test_an_empty_cache_is_not_false():

@@ -42,7 +42,7 @@ class Uplink:
 
         assemble(self, frame, cache_path, **settings)
         for name in ("assemble", "checks", "send.resume"):
-            forget("postcache." + name)
+            forget(__name__.replace("uplink", name))
 
     def add(self, records, kwargs, commit=False):
         """

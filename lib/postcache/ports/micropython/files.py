@@ -20,9 +20,10 @@ def forget(name):
     Args:
         name: str, with its packages'.
     """
-    package, _, child = name.rpartition(".")
-    sys.modules.pop(name)
-    delattr(sys.modules[package], child)
+    package, child = name.rsplit(".", 1)
+    # It is gone already when another log was opened in the middle, by a callback.
+    if sys.modules.pop(name, None):
+        delattr(sys.modules[package], child)
 
 
 _in_use = set()
