@@ -3,6 +3,7 @@ Several owners, forks, exits, files in the way, event loops: what processes do t
 """
 
 import asyncio
+import gc
 import os
 import pathlib
 import shutil
@@ -14,7 +15,7 @@ import threading
 import pytest
 from fake_server import Answer
 
-from conftest import find_runtime
+from conftest import LIB, find_runtime
 from postcache import POSTCache
 from postcache.ports import Clock as RealClock
 from postcache.ports.cpython import files
@@ -100,6 +101,49 @@ def test_after_kill_9_the_directory_opens_without_help(runtime, tmp_path):
             assert process.stdout.readline() == "open\n"
             process.send_signal(signal.SIGKILL)
     assert waiting(tmp_path) == 3
+
+
+@pytest.mark.parametrize("status", [200, 422])
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"confirm": "ack"}, {"max_age": 9, "timestamp_key": "t", "flush_every": 2}],
+    ids=["plain", "ack", "others"],
+)
+def test_a_log_that_nobody_closed_is_free_once_its_cache_is_gone(tmp_path, options, status):
+    class Server:
+        def post(self, url, headers, chunks, timeout):
+            b"".join(chunks)
+            return status, {"postcache-ack": headers["Postcache-Last"]}
+
+    gc.disable()  # at once, and not when the next collection happens to be
+    try:
+        cache = POSTCache("http://x/", tmp_path, http=Server(), **options)
+        cache.add_request({"n": 1})
+        cache.flush()
+        assert cache.stats["status"] == status
+        del cache
+        POSTCache(None, tmp_path).close()
+    finally:
+        gc.enable()
+
+
+def test_the_package_may_be_part_of_another(runtime, server, tmp_path):
+    package = tmp_path / "sensors" / "vendor"
+    package.mkdir(parents=True)
+    (package.parent / "__init__.py").touch()
+    (package / "__init__.py").touch()
+    (package / "postcache").symlink_to(LIB / "postcache")
+    runtime.env.update(PYTHONPATH=str(tmp_path), MICROPYPATH="%s:.frozen" % tmp_path)
+    done = runtime.run(
+        "-c",
+        "import sys; from sensors.vendor.postcache import POSTCache\n"
+        "with POSTCache(sys.argv[1], sys.argv[2], flush_every=2, timestamp_key='t') as cache:\n"
+        "    print(cache.add_request({}), cache.flush(), 'postcache' in sys.modules)",
+        server.url,
+        tmp_path / "log",
+    )
+    assert done.stdout.split() == ["1", "True", "False"]
+    assert server.request_count == 1
 
 
 def test_what_one_instance_only_stored_another_delivers(runtime, server, tmp_path):

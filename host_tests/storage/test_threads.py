@@ -2,6 +2,7 @@
 Many threads on one cache (CPython): who shares a sync, what a failure costs, and who never dies.
 """
 
+import atexit
 import collections
 import json
 import linecache
@@ -403,6 +404,20 @@ def test_the_worker_survives_every_exception_of_an_http_port(tmp_path, error):
     assert http.rows == [1, 2]
     http.check_each_once_in_order()
     cache.close()
+
+
+def test_without_a_thread_to_send_in_nothing_is_left_open(tmp_path, monkeypatch):
+    def refuse(self):
+        raise RuntimeError("can't start new thread")
+
+    registered = []
+    monkeypatch.setattr(atexit, "register", registered.append)
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    with pytest.raises(RuntimeError) as failure:
+        POSTCache(URL, tmp_path, async_interval=1, http=Http())
+    assert registered == []
+    POSTCache(None, tmp_path).close()  # although the traceback still has the first one
+    assert failure.value
 
 
 @pytest.mark.parametrize("answer", [None, "200", (200,), (None, {}), ("200", {})], ids=repr)

@@ -65,8 +65,8 @@ def assemble(
             )
         if choice:
             choice.apply(uplink)
+        if uplink.outbox and async_interval and ports.Worker:
+            uplink.worker = ports.Worker(uplink)  # last: its thread may send at once
     except BaseException:
         fs.close()
         raise
-    if uplink.outbox and async_interval and ports.Worker:
-        uplink.worker = ports.Worker(uplink)

@@ -94,8 +94,10 @@ class Options:
         if outbox:
             uplink.frame.confirm = self._confirm
             if self._confirm == "ack":
+                # Not `outbox`: a cycle of objects would keep a log that nobody closed in use.
+                sent = outbox.headers
                 uplink.frame.confirm = lambda status, headers, start: (
-                    headers.get("postcache-ack") == "%d" % outbox.batch.last
+                    headers.get("postcache-ack") == sent["Postcache-Last"]
                 )
             outbox.gates = gates
             if self._compress:

@@ -85,7 +85,7 @@ class Outbox:
         self._frame = frame
         self.limit = limit
         self._round = interval
-        self._headers = {}
+        self.headers = {}
         self._following = None  # the batch after the one that is on its way
         self._goal = 0  # the round ends with this record: what comes later waits for the next
         self._next = self._failures = 0  # ticks before which nothing is tried; failures in a row
@@ -150,7 +150,7 @@ class Outbox:
                 self._schedule("", 0)
                 return None
         url, fixed = self._frame.request(batch.group)
-        headers = self._headers
+        headers = self.headers
         headers.clear()
         headers.update(fixed)
         headers["Postcache-Stream"] = log.stream
@@ -193,7 +193,7 @@ class Outbox:
                 error = ""
                 refused = verdict.refused
                 if refused:
-                    self._searching().set_aside(batch, refused)
+                    self._searching().set_aside(self, batch, refused)
                 self.sent += batch.last - batch.first + 1 - len(refused)
                 self.end = batch.end
                 self.batch = following = self._following
@@ -233,7 +233,7 @@ class Outbox:
             self.blocked = True
             self._failures = 9  # a fleet that was locked out does not come back together, either
         elif kind != "retry":
-            self._searching().refuse(batch, kind == "too large", reason)
+            self._searching().refuse(self, batch, kind == "too large", reason)
             return not (self.blocked or verdict.pause)
         return False
 
@@ -241,7 +241,7 @@ class Outbox:
         if not self._search:
             from .isolate import Search
 
-            self._search = Search(self, self._frame.size)
+            self._search = Search(self._frame.size)
         return self._search
 
     def _idle(self, reason):

@@ -20,8 +20,9 @@ class Search:
     """
     What is known about refused records; in RAM only, so a reboot costs requests and nothing else.
 
+    It does not know its outbox: a cycle of objects would keep a log that nobody closed in use.
+
     Args:
-        outbox: a `send.Outbox`.
         around: int, bytes of a request's body that are not records.
 
     Attribute: `streak`, how many records in a row were set aside; whoever delivers one sets it to
@@ -30,8 +31,7 @@ class Search:
 
     streak = 0
 
-    def __init__(self, outbox, around):
-        self._outbox = outbox
+    def __init__(self, around):
         self._around = around
         self._suspect = 0  # the last record of a run of which one at least is bad
 
@@ -43,17 +43,17 @@ class Search:
             return max(1, (self._suspect - first + 1) // 2)
         return most
 
-    def refuse(self, batch, too_large, reason):
+    def refuse(self, outbox, batch, too_large, reason):
         """
         Halve a batch that was refused, or make its only record a dead letter and pass over it.
 
         Args:
+            outbox: the `send.Outbox` that sent it.
             too_large: True when none of its records need be bad.
             reason: bytes, what the server said.
 
         Raises OSError when the record could not be set aside; it stays where it is then.
         """
-        outbox = self._outbox
         log = outbox.log
         outbox.batch = None
         if batch.last > batch.first:
@@ -65,20 +65,20 @@ class Search:
             # each try comes to an end, too.
             log.freeze((batch.first + batch.last - 1) // 2)
             return
-        self.set_aside(batch, {0: reason})
+        self.set_aside(outbox, batch, {0: reason})
         log.ack(batch.first, batch.last, 0)
         outbox.end = batch.end
         self.streak += 1
         outbox.blocked = self.streak >= _STREAK
 
-    def set_aside(self, batch, refused):
+    def set_aside(self, outbox, batch, refused):
         """
         Make dead letters of some records of a batch.
 
         Args:
+            outbox: as refuse() has it.
             refused: dict, position in the batch to what the server said of it, bytes.
         """
-        outbox = self._outbox
         letters = DeadLetters(outbox.log)
         for i, (number, payload) in enumerate(outbox.records(batch)):
             if i in refused:

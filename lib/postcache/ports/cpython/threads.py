@@ -108,8 +108,8 @@ class Worker:
         self._at_exit = at_exit = uplink.close
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="postcache", daemon=True)
+        self._thread.start()  # may fail: then nothing must be called at exit
         atexit.register(at_exit)
-        self._thread.start()
 
     def _run(self):
         uplink = self._uplink
