@@ -17,6 +17,7 @@ from test_answers import HALVED, KEPT, RECORDS, TAKEN, TIMEOUT
 
 from conftest import HERE, find_runtime
 from postcache import POSTCache
+from postcache.ports import Http
 
 LONG = "60"  # seconds of timeout: longer than any test
 
@@ -227,6 +228,28 @@ def test_user_and_password_in_the_url(server, path):
         program.empty()
     assert server.requests[0].headers["authorization"] == "Basic bWU6cEBzcw=="
     assert server.requests[0].headers["host"] == "127.0.0.1:%d" % server.port
+
+
+def test_a_port_derived_from_ours_is_called_by_its_post(server, path):
+    class Counting(Http):
+        calls = 0
+
+        def post(self, *args):
+            self.calls += 1
+            return super().post(*args)
+
+    async def main():
+        http = Counting(server.url)
+        cache = POSTCache(server.url, path, http=http)
+        task = asyncio.create_task(cache.run())
+        while len(cache):
+            await asyncio.sleep(0.001)
+        cache.close()
+        await task
+        assert http.calls == len(server.requests) == 1
+
+    asyncio.run(main())
+    assert server.receiver.lines == RECORDS
 
 
 def test_many_batches_one_after_the_other(runtime, path, server):

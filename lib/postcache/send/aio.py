@@ -20,7 +20,8 @@ async def run(uplink):
 
     An HTTP port is awaited when it has `apost(url, headers, chunks, timeout)`, a coroutine
     function with what its post() takes and returns. Without one its post() is called: in a thread
-    where there are threads, else it holds up the event loop.
+    where there are threads, else it holds up the event loop. So is, on CPython, the post() of a
+    class that derives from one with `apost`, and has no `apost` of its own.
     """
     idle_ms = uplink.idle_ms
     uplink.loops += 1
@@ -28,7 +29,7 @@ async def run(uplink):
         while idle_ms() is not None:
             pause = 0
             if idle_ms() == 0:
-                if not hasattr(uplink.http, "apost"):
+                if not _awaited(uplink.http):
                     if offload:  # pyright: ignore[reportUnnecessaryComparison] - None on a board
                         await offload(uplink.poll)
                     else:
@@ -43,6 +44,15 @@ async def run(uplink):
             await asyncio.sleep(max(1, pause, min(1000, idle_ms() or 0)) / 1000)
     finally:
         uplink.loops -= 1
+
+
+def _awaited(http):
+    """Return True if the port's apost() is to be awaited, False if its post() is to be called."""
+    for kind in getattr(type(http), "__mro__", ()):  # MicroPython has none
+        names = vars(kind)
+        if "post" in names or "apost" in names:
+            return "apost" in names
+    return hasattr(http, "apost")
 
 
 async def _exchange(uplink):
