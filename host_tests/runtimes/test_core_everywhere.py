@@ -1,5 +1,6 @@
 """
-The core's tests again: the same functions under MicroPython, on each of its file systems.
+The core's tests again: the same functions under MicroPython, on each of its file systems, and
+under other releases of CPython.
 
 One interpreter runs all that is wanted of a file. A test that ends it fails, by name, and another
 one runs the rest.
@@ -9,6 +10,7 @@ import ast
 import functools
 import re
 import subprocess
+import sys
 import threading
 
 import pytest
@@ -19,6 +21,24 @@ FILES = sorted((HERE / "core").glob("test_*.py"))
 SILENCE = 600  # seconds that one test may take: it hangs
 
 
+# Where the tests run: a name, the runtime, and the file system.
+PLACES = {
+    "posix": ("micropython", "posix"),
+    "lfs2": ("micropython", "lfs2"),
+    "fat": ("micropython", "fat"),
+    "wheel_posix": ("micropython-wheel", "posix"),
+    "wheel_lfs2": ("micropython-wheel", "lfs2"),
+    "wheel_fat": ("micropython-wheel", "fat"),
+    "python3.9": ("python3.9", "posix"),
+    "python3.11": ("python3.11", "posix"),
+    "python3.13": ("python3.13", "posix"),
+    "python3.13t": ("python3.13t", "posix"),
+    "python3.14": ("python3.14", "posix"),
+}
+# On the Python that runs this, the core's tests run anyway.
+PLACES.pop("python%d.%d" % sys.version_info[:2], None)
+
+
 def _cases():
     for path in FILES:
         for node in ast.parse(path.read_text()).body:
@@ -26,13 +46,15 @@ def _cases():
                 yield path.name, node.name
 
 
-def _start(file, names, fs, folder):
+def _start(place, file, names, folder):
     """Run tests in one interpreter, as far as it gets; return what it printed, and its status."""
-    runtime = find_runtime("micropython")
+    name, fs = PLACES[place]
+    runtime = find_runtime(name)
     runtime.env.update(POSTCACHE_TEST_FS=fs, POSTCACHE_TEST_DIR=str(folder))
     output = ""
     with runtime.start(
-        *("-X", "heapsize=16M"),  # for the file system in RAM
+        # The heap holds the file system in RAM.
+        *(("-X", "heapsize=16M") if name.startswith("micropython") else ()),
         *(HERE / "runner.py", HERE / "core" / file, *names),
         stderr=subprocess.STDOUT,
     ) as process:
@@ -46,44 +68,47 @@ def _start(file, names, fs, folder):
     return output, process.returncode
 
 
-def run(file, names, fs, folder):
+def run(place, file, names, folder):
     """Run tests of a file; return {name: what it failed with, or ""}."""
     found = {}
     while len(found) < len(names):
-        output, status = _start(file, names[len(found) :], fs, folder)
+        output, status = _start(place, file, names[len(found) :], folder)
         parts = re.split(r"^(ok  |FAIL) (\w+)\n", output, flags=re.MULTILINE)
         for verdict, name, text in zip(parts[1::3], parts[2::3], parts[3::3]):
             found[name] = "FAIL %s\n%s" % (name, text) if verdict == "FAIL" else ""
         if status not in (0, 1) or len(found) < len(names):
             # As far as it came: the next one is it, or what the last one left behind.
             name = names[min(len(found), len(names) - 1)]
-            found[name] = "MicroPython ended with %d\n%s" % (status, output[-3000:])
+            found[name] = "the interpreter ended with %d\n%s" % (status, output[-3000:])
     return found
 
 
 @pytest.fixture(scope="module")
 def verdicts(request, tmp_path_factory):
-    """A function of (file, file system) that returns what run() does, of all that is wanted."""
+    """A function of (place, file) that returns what run() does, of all that is wanted."""
 
     @functools.cache
-    def look(file, fs):
+    def look(place, file):
         names = [
             item.callspec.params["name"]
             for item in request.session.items
             if item.path == request.path
-            and getattr(item, "callspec", None)
-            and (item.callspec.params["file"], item.callspec.params["fs"]) == (file, fs)
+            and item.function is test_core
+            and (item.callspec.params["place"], item.callspec.params["file"]) == (place, file)
         ]
-        return run(file, names, fs, tmp_path_factory.mktemp("core"))
+        return run(place, file, names, tmp_path_factory.mktemp("core"))
 
     return look
 
 
-@pytest.mark.parametrize("fs", ["posix", "lfs2", "fat"])
+@pytest.mark.parametrize("place", PLACES)
 @pytest.mark.parametrize(("file", "name"), list(_cases()))
-def test_core(verdicts, file, name, fs):
-    find_runtime("micropython")
-    failure = verdicts(file, fs)[name]
+def test_core(verdicts, file, name, place, record_property):
+    runtime = find_runtime(PLACES[place][0])
+    if place.startswith("wheel") and runtime.command == find_runtime("micropython").command:
+        pytest.skip("it stands in for the other MicroPython, and runs these tests as that")
+    record_property("runtime", runtime.title)
+    failure = verdicts(place, file)[name]
     assert not failure, failure[-5000:]
 
 
@@ -94,16 +119,17 @@ import os, sys
 def test_a(): pass
 def test_b(): assert 1 == 2, "on purpose"
 def test_c(): sys.exit(3)
-def test_d(): raise OSError(5)
-def test_e(): assert os.getenv("POSTCACHE_TEST_FS") == "fat"
+def test_d(): raise ValueError("a bad one")
+def test_e(): assert os.getenv("POSTCACHE_TEST_FS") == "%s"
 """
 
 
-def test_each_failure_has_the_name_of_its_test_micropython(tmp_path):
+@pytest.mark.parametrize("place", ["fat", next(name for name in PLACES if name[:2] == "py")])
+def test_each_failure_has_the_name_of_its_test(place, tmp_path):
     path = tmp_path / "test_suspects.py"
-    path.write_text(SUSPECTS)
-    found = run(path, ["test_a", "test_b", "test_c", "test_d", "test_e"], "fat", tmp_path)
+    path.write_text(SUSPECTS % PLACES[place][1])
+    found = run(place, path, ["test_a", "test_b", "test_c", "test_d", "test_e"], tmp_path)
     assert found["test_a"] == found["test_e"] == ""
     assert "AssertionError: on purpose" in found["test_b"]
-    assert found["test_c"].startswith("MicroPython ended with 3\n")
-    assert "EIO" in found["test_d"] and "on purpose" not in found["test_d"]
+    assert found["test_c"].startswith("the interpreter ended with 3\n")
+    assert "ValueError: a bad one" in found["test_d"] and "on purpose" not in found["test_d"]
