@@ -18,12 +18,15 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 
 import pytest
 
 HERE = pathlib.Path(__file__).parent
 LIB = HERE.parent / "lib"
-sys.path.insert(0, str(LIB))
+sys.path[:0] = [str(LIB), str(HERE.parent / "tools")]
+
+import get_runtimes  # noqa: E402
 
 CPYTHON = "CPython %d.%d" % sys.version_info[:2]
 # What counts as run on it, beside tests that have its name in theirs.
@@ -39,6 +42,7 @@ _ON_MICROPYTHON = (
 # same time. The cases of these files have nothing in common, and may go to different workers:
 _APART = (
     "boards/test_deploy.py",
+    "runtimes/test_suite_elsewhere.py",
     "runtimes/test_webassembly.py",
 )
 _SLOW: "tuple[str, ...]" = ()
@@ -47,14 +51,28 @@ _SLOW: "tuple[str, ...]" = ()
 DISK = os.environ.get("POSTCACHE_TEST_DISK") or tempfile.gettempdir()
 _RAM = "/dev/shm"
 _ENOUGH = 1 << 30  # bytes free there; a container has 64 MB
-
-NIGHTLY = bool(os.environ.get("POSTCACHE_NIGHTLY"))
+SILENCE = 600  # seconds without a line of output: what runs hangs
 
 _worker = False  # whether this process is one of pytest-xdist's
 _counts = collections.Counter()
 _figures = []
 _tally = []
+_missing = {}  # runtime: what to install
 _versions = {}
+
+
+def amount(usual, nightly=None, sample=None):
+    """
+    Return how many seeds, rounds or examples to take: `usual`, for each commit.
+
+    `make nightly` takes `nightly`. Where test_suite_elsewhere.py repeats for each commit what runs
+    here anyway, it is `sample`.
+    """
+    if get_runtimes.NIGHTLY and nightly is not None:
+        return nightly
+    if os.environ.get("POSTCACHE_SAMPLE") and sample is not None:
+        return sample
+    return usual
 
 
 @functools.cache
@@ -62,21 +80,16 @@ def find_interpreter(name):
     """
     Return the path of an interpreter by its name in tools/get_runtimes.py, or None.
 
-    Whoever wants all of them gets a failure instead; python3.13t, which takes minutes to build, is
-    wanted by a nightly run only.
+    Where all runtimes are wanted, a missing one ends the run.
     """
-    found = os.environ.get(name.upper().replace(".", "").replace("-", "_"))
-    wanted = name != "python3.13t" or NIGHTLY
-    if not found:
-        tool = [sys.executable, str(HERE.parent / "tools" / "get_runtimes.py"), name]
-        if not (wanted and os.environ.get("CI")):
-            tool.append("--offline")
-        done = subprocess.run(tool, capture_output=True, text=True)
-        found = done.stdout.strip() or None
-    required = os.environ.get("CI") or os.environ.get("POSTCACHE_REQUIRE_ALL")
-    if not found and wanted and required:
-        pytest.exit("%s is missing, and here that is a failure: make test fetches it" % name, 2)
-    return found
+    required = get_runtimes.REQUIRE_ALL and name in get_runtimes.wanted()
+    try:
+        return get_runtimes.find(name, offline=not required)[0]
+    except get_runtimes.Unavailable as error:
+        if required:
+            pytest.exit("%s is missing: %s" % (name, error), 2)
+        _missing[name] = str(error)
+        return None
 
 
 class Runtime:
@@ -110,25 +123,38 @@ class Runtime:
             [*self.command, *map(str, args)], stdout=subprocess.PIPE, text=True, **kwargs
         )
 
+    def watch(self, *args, **env):
+        """
+        Run a program; return what it printed, errors included, and its status.
+
+        It may take any time, as a busy machine does, but is killed after SILENCE without a line.
+        """
+        output = ""
+        env = dict(self.env, PYTHONUNBUFFERED="1", **env)
+        with self.start(*args, stderr=subprocess.STDOUT, env=env) as process:
+            line = "\n"
+            while line:
+                output += line
+                watchdog = threading.Timer(SILENCE, process.kill)
+                watchdog.start()
+                line = process.stdout.readline()
+                watchdog.cancel()
+        return output, process.returncode
+
 
 def find_runtime(name):
     """
-    Return the Runtime called `name`, or skip with a line that says what to install.
+    Return the Runtime called `name`, or skip with a sentence that says what to install.
 
     "cpython" is the Python that runs this; the other names are those of tools/get_runtimes.py.
     """
     if name == "cpython":
         return Runtime(name, [sys.executable, "-W", "error"], CPYTHON)
     path = find_interpreter(name)
-    if name.startswith("python"):
-        title = "CPython " + name[len("python") :]
-        if not path:
-            pytest.skip("install %s (or run `make test`, which looks for it)" % title)
-        return Runtime(name, [path, "-W", "error"], title)
-    if not path and name == "micropython":
-        pytest.skip("install MicroPython 1.24 or later (or run `make test`, which looks for it)")
     if not path:
-        pytest.skip("run `make test` with CPython 3.10 or later: pip has another MicroPython")
+        pytest.skip(_missing[name])
+    if name.startswith("python"):
+        return Runtime(name, [path, "-W", "error"], "CPython " + name[len("python") :])
     if name not in _versions:
         code = "import sys; print('%d.%d' % sys.implementation.version[:2])"
         done = subprocess.run([path, "-c", code], capture_output=True, text=True, timeout=60)
@@ -137,11 +163,6 @@ def find_runtime(name):
     if name == "micropython-wheel":
         title = "MicroPython %s (wheel)" % _versions[name]
     return Runtime(name, [path], title)
-
-
-def find_python39():
-    """Return the path of CPython 3.9, or None."""
-    return find_interpreter("python3.9")
 
 
 @pytest.fixture(params=["cpython", "micropython"])
@@ -234,16 +255,17 @@ def pytest_xdist_make_scheduler(config, log):
 def pytest_testnodedown(node, error):
     output = getattr(node, "workeroutput", {}).get("postcache")
     if output:
-        counts, figures, cuts, versions = output
+        counts, figures, cuts, versions, missing = output
         _counts.update(counts)
         _figures.extend(figures)
         _tally.extend(cuts)
         _versions.update(versions)
+        _missing.update(missing)
 
 
 def pytest_sessionfinish(session):
     if _worker:
-        output = dict(_counts), _figures, _tally, _versions
+        output = dict(_counts), _figures, _tally, _versions, _missing
         session.config.workeroutput["postcache"] = output
 
 
@@ -284,3 +306,5 @@ def pytest_terminal_summary(terminalreporter):
         _figures.append(f"power cuts and faults in all, each looked at: {sum(_tally):,}")
     for figure in sorted(_figures):
         terminalreporter.write_line(figure)
+    for name, cause in sorted(_missing.items()):
+        terminalreporter.write_line("not run on %s: %s" % (name, cause))

@@ -26,7 +26,7 @@ from hypothesis import strategies as st
 from logs import GOLDEN, LOGS
 from logs import write as write_log
 
-from conftest import HERE, LIB, find_python39, find_runtime
+from conftest import HERE, LIB, find_runtime
 from core.support import Clock, Http
 from postcache import POSTCache
 from postcache.host import cli, reader
@@ -661,9 +661,7 @@ def test_its_help_names_every_command():
 
 
 def test_without_rich_and_on_the_oldest_python(folder):
-    python = find_python39()
-    if not python:
-        pytest.skip("install CPython 3.9 (or run `make test`, which looks for it)")
+    python = find_runtime("python3.9").command[0]
     http = Http(422)
     with POSTCache("http://s/", folder, http=http, upload_limit=1) as cache:
         cache.add_request("refused")

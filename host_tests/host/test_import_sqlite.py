@@ -20,7 +20,7 @@ import pytest
 from logs import GOLDEN
 from test_cli import call, exported, photograph, run
 
-from conftest import LIB, find_python39, say, tally
+from conftest import LIB, find_runtime, say, tally
 from core.support import Http
 from postcache import POSTCache
 from postcache.host import old_sqlite
@@ -100,9 +100,7 @@ def test_a_database_of_the_real_old_package(folder):
 
 
 def test_on_the_oldest_python(folder):
-    python = find_python39()
-    if not python:
-        pytest.skip("install CPython 3.9 (or run `make test`, which looks for it)")
+    python = find_runtime("python3.9").command[0]
     if subprocess.run([python, "-c", "import sqlite3"], capture_output=True).returncode:
         pytest.skip("this CPython 3.9 has no sqlite3")
     assert json.loads(run("import-sqlite", OLD, folder, "--json", python=python).stdout) == {

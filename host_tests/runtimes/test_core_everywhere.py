@@ -9,17 +9,13 @@ one runs the rest.
 import ast
 import functools
 import re
-import subprocess
 import sys
-import threading
 
 import pytest
 
 from conftest import HERE, find_runtime
 
 FILES = sorted((HERE / "core").glob("test_*.py"))
-SILENCE = 600  # seconds that one test may take: it hangs
-
 
 # Where the tests run: a name, the runtime, and the file system.
 PLACES = {
@@ -51,21 +47,9 @@ def _start(place, file, names, folder):
     name, fs = PLACES[place]
     runtime = find_runtime(name)
     runtime.env.update(POSTCACHE_TEST_FS=fs, POSTCACHE_TEST_DIR=str(folder))
-    output = ""
-    with runtime.start(
-        # The heap holds the file system in RAM.
-        *(("-X", "heapsize=16M") if name.startswith("micropython") else ()),
-        *(HERE / "runner.py", HERE / "core" / file, *names),
-        stderr=subprocess.STDOUT,
-    ) as process:
-        line = "\n"
-        while line:
-            output += line
-            watchdog = threading.Timer(SILENCE, process.kill)
-            watchdog.start()
-            line = process.stdout.readline()
-            watchdog.cancel()
-    return output, process.returncode
+    # The heap holds the file system in RAM.
+    heap = ("-X", "heapsize=16M") if name.startswith("micropython") else ()
+    return runtime.watch(*heap, HERE / "runner.py", HERE / "core" / file, *names)
 
 
 def run(place, file, names, folder):

@@ -1,8 +1,9 @@
 """
 Kill -9 at random moments: what add_request returned for arrives, once and in order.
 
-POSTCACHE_KILLS=n makes it n rounds for each test and runtime, not 100 and 30; POSTCACHE_SEED=n
-repeats the choices of a run that failed (when exactly the kernel kills cannot be repeated).
+A test kills 100 or 30 times on each runtime, in a nightly run ten times as often, and n times with
+POSTCACHE_KILLS=n. POSTCACHE_SEED=n repeats the choices of a run that failed (when exactly the
+kernel kills cannot be repeated).
 """
 
 import os
@@ -77,7 +78,7 @@ def begin(runtime):
 
 
 def kills(default):
-    return int(os.environ.get("POSTCACHE_KILLS") or default)
+    return int(os.environ.get("POSTCACHE_KILLS") or conftest.amount(default, 10 * default, 20))
 
 
 def set_weather(server, name):

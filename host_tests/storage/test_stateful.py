@@ -2,7 +2,8 @@
 hypothesis against the log: any order of adds, deliveries, reboots, cuts and faults.
 
 The oracle is the World of power.py: a list of what was added, what was told, and what arrived.
-Runs the same examples each time; with POSTCACHE_TORTURE_SECONDS it runs new ones for that long.
+Runs the same 250 examples each time, in a nightly run 5000; with POSTCACHE_TORTURE_SECONDS it runs
+new ones for that long.
 """
 
 import itertools
@@ -17,7 +18,7 @@ from power import Cut, World, examine, look
 from test_faults import WAYS, FaultyDirectory, Plan
 from test_power_cuts import SETUPS, pad
 
-from conftest import say
+from conftest import amount, say
 
 steps = 0
 SLOT_SIZES = st.sampled_from((0, 128, 512))
@@ -178,9 +179,10 @@ def _run(**kwargs):
 
 
 def test_no_order_of_events_breaks_a_promise():
-    _run(derandomize=True, max_examples=250, stateful_step_count=40)
+    examples = amount(250, nightly=5000, sample=50)
+    _run(derandomize=True, max_examples=examples, stateful_step_count=40)
     say("hypothesis: %d steps of a stateful test" % steps)
-    assert steps > 2000
+    assert steps > 8 * examples
 
 
 def test_torture():
