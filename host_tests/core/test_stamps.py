@@ -180,6 +180,71 @@ def damage(device, name, data):
 # --- With the clock set ---
 
 
+def fine_dates(steps):
+    """Return the dates under "t_ms" of records added after `steps`: (ms, what the clock says)."""
+    log = Log(Directory(folder()))
+    clock = Clock()
+    stamps = Stamps(log, clock, "t_ms")
+    found = []
+    for ms, clock.date in steps:
+        clock.now += ms
+        found.append(json.loads(stamps.stamp({}, b"{}"))["t_ms"])
+    log.close()
+    return found
+
+
+def test_a_key_that_ends_in_ms_has_milliseconds():
+    # Within the second that the clock says, as far from each other as they were.
+    steps = [(0, START), (250, START), (600, START), (250, START + 1), (5000, START + 6)]
+    assert fine_dates(steps) == [
+        START * 1000,
+        START * 1000 + 250,
+        START * 1000 + 850,
+        START * 1000 + 1100,
+        START * 1000 + 6100,
+    ]
+    # The first one came at the end of its second: the others tell.
+    steps = [(0, START), (100, START + 1), (100, START + 1)]
+    assert fine_dates(steps) == [START * 1000, START * 1000 + 1000, START * 1000 + 1100]
+
+
+def test_no_two_records_have_the_same_millisecond():
+    dates = fine_dates([(0, START)] * 50 + [(30, START), (30, START)])
+    assert dates[:50] == [START * 1000 + n for n in range(50)]
+    assert dates[50:] == [START * 1000 + 50, START * 1000 + 60]
+
+
+def test_milliseconds_follow_a_clock_that_is_set_anew():
+    dates = fine_dates([(0, START), (700, START), (10, START + 9000), (10, START - 9000)])
+    assert [date // 1000 - START for date in dates] == [0, 0, 9000, -9000]
+    dates = fine_dates([(0, START), (10, START - 9000), (10, START - 9000), (990, START - 8999)])
+    assert dates[1] < dates[2] < dates[3] < (START - 8998) * 1000
+
+
+def test_milliseconds_are_known_later_too():
+    log = Log(Directory(folder()))
+    clock = Clock()
+    stamps = Stamps(log, clock, "t_ms")
+    payloads = []
+    for clock.now in (1001, 1002, 2500):
+        payloads.append(stamps.stamp({}, b"{}"))
+    clock.now = 3000
+    clock.date = START
+    payloads.append(stamps.stamp({}, b"{}"))
+    # Also by one that was made for another key, or for none.
+    for key in ("t_ms", None):
+        if key is None:
+            stamps = Stamps(log, clock, None)
+        found = [
+            json.loads(stamps.complete(n + 1, payload, False))
+            for n, payload in enumerate(payloads[:3])
+        ]
+        assert [record["t_ms"] - START * 1000 for record in found] == [-1999, -1998, -500]
+        assert [len(record) for record in found] == [1, 1, 1]
+    assert json.loads(payloads[3]) == {"t_ms": START * 1000}
+    log.close()
+
+
 def test_a_set_clock_stamps_at_once_and_costs_no_flash():
     device = Device()
     device.set_clock()

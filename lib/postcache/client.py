@@ -59,9 +59,9 @@ class POSTCache(Uplink):
         compress: True sends gzip, until a server answers 415, where the firmware can make it: a
             board's stock firmware cannot.
         timestamp_key: str; each record, a dict then, gets the time at which it was added under
-            this key: int, seconds since 1970. Taken before the clock was set it is dated later;
-            where that cannot be, it has null, and "uptime_ms" and "boot". Until then it takes 40
-            bytes more on flash.
+            this key: int, seconds since 1970, or milliseconds if the key ends in "_ms". Taken
+            before the clock was set it is dated later; where that cannot be, it has null, and
+            "uptime_ms" and "boot". Until then it takes 40 bytes more on flash.
 
     Raises ValueError or TypeError for a bad argument, OSError when the directory cannot be used:
     not writable, a file, in use by another instance, or written by a newer version.

@@ -41,10 +41,11 @@ def _escaped(text):
 
 
 def _time(value):
-    """Return a record's time as text; seconds since 1970 as a date."""
+    """Return a record's time as text; seconds or milliseconds since 1970 as a date."""
     if type(value) in (int, float):
+        seconds = value / 1000 if abs(value) > 1e11 else value  # year 5138
         try:
-            date = datetime.datetime.fromtimestamp(value, datetime.timezone.utc)
+            date = datetime.datetime.fromtimestamp(seconds, datetime.timezone.utc)
             return date.strftime("%Y-%m-%d %H:%M:%S UTC")
         except (ValueError, OverflowError, OSError):
             pass  # not of this calendar

@@ -10,6 +10,10 @@ made from it is sent, and never changes. Without one the record is sent as it is
 
     clock-a clock-b   two alternating copies: [boot, records up to this one stay null, offset]
 
+A date is in seconds, or in milliseconds under a key that ends in "_ms". The clock knows seconds
+only; what is between them comes from the uptime, and no two records get the same millisecond, so
+that their order can be seen.
+
 A boot is one life of this object. Its number is above that of each record before it, so it is new
 also when both copies are lost.
 """
@@ -46,6 +50,7 @@ class Stamps:
         self._mine = None  # the one of this boot, once it has an undated record
         self._dirty = False  # its offset is not on flash, or not as it is here
         self._null = self._tries = 0
+        self._ahead = self._last = 0  # of dates in ms: less the uptime; the newest
 
     def stamp(self, body, payload):
         """
@@ -65,14 +70,20 @@ class Stamps:
         if self._key in body:
             return payload
         uptime = self._clock.ticks_ms()
-        unix = self._unix()
+        date = unix = self._unix()
+        fine = unix is not None and self._key[-3:] == "_ms"
+        if fine:
+            date = unix * 1000
         boot = None
         try:
             with self._lock:
                 if unix is None:
                     boot = self._begin()
-                elif self._learn(unix) or self._dirty:
-                    self._save()
+                else:
+                    if fine:
+                        date = self._between(date, uptime)
+                    if self._learn(unix) or self._dirty:
+                        self._save()
         except OSError:  # clock-a or -b cannot be read, or a callback came in between
             self._log.errors += 1
         rest = payload[1:].lstrip()
@@ -80,7 +91,7 @@ class Stamps:
             rest = b"," + rest
         key = dumps(self._key)
         if unix is not None:
-            return b"{%s:%d%s" % (key, unix, rest)
+            return b"{%s:%d%s" % (key, date, rest)
         # A second space: fields of ours would hide the record's own.
         return b'%s{%s:null,"uptime_ms":%d,"boot":%s%s' % (
             b"  " if "uptime_ms" in body or "boot" in body else b" ",
@@ -137,7 +148,8 @@ class Stamps:
                             self._null = number
         if not offset and payload[1:2] != b" ":
             return payload[1:]
-        date = b"%d" % ((uptime + offset) // 1000) if offset else b"null"
+        step = 1 if payload[at - 4 : at] == b'_ms"' else 1000
+        date = b"%d" % ((uptime + offset) // step) if offset else b"null"
         return b"%s:%s%s" % (payload[:at].lstrip(), date, payload[end:])
 
     def frozen(self, last):
@@ -160,6 +172,15 @@ class Stamps:
                     self._save()
         except OSError:  # a callback came in between
             self._log.errors += 1
+
+    def _between(self, second, uptime):
+        """Return the date in ms at `uptime`, in a second that is given in ms: after the last."""
+        ms = min(max(self._ahead + uptime, second), second + 999)
+        self._ahead = ms - uptime
+        if ms <= self._last < ms + 1000:
+            ms = self._last + 1
+        self._last = ms
+        return ms
 
     def _unix(self):
         try:
