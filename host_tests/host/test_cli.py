@@ -30,6 +30,7 @@ from conftest import HERE, LIB, find_runtime
 from core.support import Clock, Http
 from postcache import POSTCache
 from postcache.host import cli, reader
+from postcache.influx import Influx
 from postcache.log.line import encode
 
 READING = [  # the commands that only look
@@ -202,6 +203,23 @@ def test_the_time_of_the_oldest_and_the_newest(folder):
         "number 2, 2025-11-21 04:00:05 UTC" in call("status", folder, "--timestamp-key", "ts")[1]
     )
     cache.close(0)
+
+
+def test_points_for_influxdb_are_read_as_any_log(folder):
+    clock = Clock()
+    with Influx(None, folder, clock=clock) as influx:
+        clock.now = 4711
+        influx.write("m", {"f": 1})
+        clock.now = 10000
+        clock.date = 1763697610
+        influx.write("m", {"f": 2.0}, {"t": "x"})
+        assert exported(folder) == [
+            (1, False, {"epoch_ms": 1763697604711, "line": "m f=1i"}),
+            (2, False, {"epoch_ms": 1763697610000, "line": "m,t=x f=2.0"}),
+        ]
+        shown = call("status", folder, "--timestamp-key", "epoch_ms")[1]
+        assert "number 1, 2025-11-21 04:00:04 UTC" in shown
+        assert "number 2, 2025-11-21 04:00:10 UTC" in shown
 
 
 def test_a_record_from_before_the_clock_was_set_is_shown_as_it_would_be_sent(folder):

@@ -23,16 +23,30 @@ def check_numbers(timeout, limit, max_bytes, interval):
             raise ValueError(name)
 
 
-def checked_headers(kind, headers):
-    """Return the fixed headers of a request: Content-Type, `kind`, and a program's own."""
+def checked_headers(kind, headers, authorization=None):
+    """
+    Return the fixed headers of a request, a dict.
+
+    Args:
+        kind: str, the Content-Type.
+        headers: a program's own, a dict of str, or None.
+        authorization: str, the value of that header, which must not be among them then; or None.
+    """
     fields = {"Content-Type": kind}
-    for name, value in (headers or {}).items():
+    pairs = list((headers or {}).items())
+    if authorization:
+        pairs.append(("Authorization", authorization))
+    names = []
+    for name, value in pairs:
         text = name + value
-        if min(text) < " " or max(text) > "~" or name.lower()[:8] in _RESERVED:
+        names.append(name.lower())
+        if min(text) < " " or max(text) > "~" or names[-1][:8] in _RESERVED:
             raise ValueError("bad header")
         for c in name:
             if c in ' "(),/:;<=>?@[]{}' or c == chr(92):  # RFC 9110, 5.6.2: no token
                 raise ValueError("bad header")
+        if names[-1] in names[:-1]:
+            raise ValueError("a header twice")
         fields[name] = value
     return fields
 

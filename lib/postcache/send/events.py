@@ -14,7 +14,8 @@ class Events:
 
     kind, detail:
         "dropped"    records: how many; total; why: "full" or "age".
-        "rejected"   number, status, reason: what the server said of it, str.
+        "rejected"   number, status, reason: what the server said of it, str. Of several that one
+                     answer refused, the newest: `rejected()` has all.
         "damaged"    pieces: how many places on flash held no record where one was due.
         "error"      error: why the last try failed; blocked: True when a person must act;
                      next_try_ms. Told when the reason changes, not for each try.
