@@ -467,3 +467,20 @@ def test_a_directory_is_free_again_after_a_failed_open():
             f.write(encode(9, b"[2, 0]"))
     for _ in range(2):
         assert "newer" in str(raises(OSError, POSTCache, None, path))
+
+
+def test_a_directory_is_free_again_when_memory_ran_out_at_the_end_of_opening():
+    import postcache.assemble as module
+
+    def fail(name):
+        raise MemoryError
+
+    path = folder()
+    real, module.forget = module.forget, fail
+    try:
+        failure = raises(MemoryError, POSTCache, None, path)
+    finally:
+        module.forget = real
+    with POSTCache(None, path) as cache:
+        assert cache.add_request(1) == 1
+    assert failure

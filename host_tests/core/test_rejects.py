@@ -802,6 +802,24 @@ def test_a_file_that_cannot_be_looked_up_may_be_there():
     resume(log)
     assert len(log) == 0 and log.acked == 1
     log.close()
+    discard(log)
+
+
+def test_the_segment_of_a_record_that_is_passed_over_is_removed():
+    path = folder()
+    log = make(path)
+    log.append([b"1"])
+    log.journal.close()
+    log.append([b"2"])  # into the next segment
+    log.freeze(1)
+    DeadLetters(log).add(1, 400, b"", b"1")
+    log.close()
+    log = Log(Directory(path), None, 0)
+    assert "0000000001.log" in os.listdir(path)
+    resume(log)
+    assert "0000000001.log" not in os.listdir(path)
+    assert [payload for _, payload in log.read()] == [b"2"]
+    discard(log)
 
 
 def test_a_card_that_cannot_be_written_still_opens():

@@ -23,9 +23,9 @@ import os
 import random
 import sys
 
+import postcache.assemble
 import postcache.log
 import postcache.log.recover
-import postcache.uplink
 from postcache import POSTCache
 from postcache.ports.micropython import files as port
 
@@ -1016,7 +1016,7 @@ def main():
     what, system, scenario, journal = sys.argv[1:5]
     options = dict([argument.split("=", 1) for argument in sys.argv[5:]])
     # What is loaded for an opening only is loaded once here, not 100,000 times.
-    postcache.log.forget = postcache.uplink.forget = port.forget = lambda name: None
+    postcache.log.forget = postcache.assemble.forget = port.forget = lambda name: None
     postcache.log.recover.os = Dice()
     if what in ("cuts", "recut"):
         result = cut(system, scenario, journal, options, what == "recut")

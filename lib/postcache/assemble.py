@@ -7,6 +7,7 @@ Loaded for it, and then given up, as `checks` is.
 from . import ports as runtime
 from .checks import check_numbers
 from .log import Log
+from .ports import forget
 from .send import Outbox
 from .send.resume import resume
 
@@ -65,6 +66,8 @@ def assemble(
             )
         if choice:
             choice.apply(uplink)
+        for name in ("assemble", "checks", "send.resume"):
+            forget(__name__.replace("assemble", name))
         if uplink.outbox and async_interval and ports.Worker:
             uplink.worker = ports.Worker(uplink)  # last: its thread may send at once
     except BaseException:

@@ -12,7 +12,6 @@ A face (`client.POSTCache`, `influx.Influx`) makes records and a `Frame`; the re
 # pyright: reportAttributeAccessIssue=false, reportUnnecessaryComparison=false
 
 from .log.line import OVERHEAD
-from .ports import forget
 
 
 class Uplink:
@@ -41,8 +40,6 @@ class Uplink:
         from .assemble import assemble
 
         assemble(self, frame, cache_path, **settings)
-        for name in ("assemble", "checks", "send.resume"):
-            forget(__name__.replace("uplink", name))
 
     def add(self, records, kwargs, commit=False):
         """

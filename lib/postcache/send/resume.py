@@ -22,6 +22,7 @@ def resume(log):
                 DeadLetters(log).resolve()
         except OSError:
             log.errors += 1
+        log.clean()  # what was passed over may have been the last of its segment
 
 
 def _exists(log, name):
