@@ -4,8 +4,11 @@ What happens once, when a face is made: the parts are made and put together.
 Loaded for it, and then given up, as `checks` is.
 """
 
-from . import ports as runtime
 from .checks import check_numbers
+
+# isort: split
+# Loaded by `checks`: MicroPython does not look for a submodule in a package with a __getattr__.
+from . import ports as runtime
 from .log import Log
 from .ports import forget
 from .send import Outbox
