@@ -45,7 +45,19 @@ _APART = (
     "runtimes/test_suite_elsewhere.py",
     "runtimes/test_webassembly.py",
 )
-_SLOW: "tuple[str, ...]" = ()
+# How the names of the slow ones begin, the slowest first.
+_SLOW = (
+    "storage/test_real_stack.py",
+    "storage/test_power_cuts.py",
+    "runtimes/test_suite_elsewhere.py",
+    "runtimes/test_webassembly.py::test_core[test_rejects.py",
+    "runtimes/test_webassembly.py::test_core[test_aio.py",
+    "storage/test_faults.py",
+    "storage/test_damage.py",
+    "wire/test_simulation.py",
+    "storage/test_kill.py",
+    "runtimes/test_core_everywhere.py",
+)
 
 # The disk: where tests lie that are about what a disk does, such as being killed amid a sync.
 DISK = os.environ.get("POSTCACHE_TEST_DISK") or tempfile.gettempdir()
@@ -228,15 +240,14 @@ def _unit(nodeid):
     return nodeid if path in _APART else path
 
 
+def _rank(name):
+    """Return the place of a test in the order of _SLOW."""
+    return next((i for i, slow in enumerate(_SLOW) if name.startswith(slow)), len(_SLOW))
+
+
 def pytest_collection_modifyitems(items):
     if _worker:
-        places = {name: i for i, name in enumerate(_SLOW)}
-        items.sort(
-            key=lambda item: min(
-                places.get(_unit(item.nodeid), len(places)),
-                places.get(item.nodeid.partition("host_tests/")[2], len(places)),
-            )
-        )
+        items.sort(key=lambda item: _rank(item.nodeid.partition("host_tests/")[2]))
 
 
 @pytest.hookimpl(optionalhook=True)

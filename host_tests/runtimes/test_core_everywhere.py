@@ -3,7 +3,8 @@ The core's tests again: the same functions under MicroPython, on each of its fil
 under other releases of CPython.
 
 One interpreter runs all that is wanted of a file. A test that ends it fails, by name, and another
-one runs the rest.
+one runs the rest. Where sweeps over every call that may fail are long, all of it runs on Debian's
+MicroPython, and elsewhere a third, but nightly all.
 """
 
 import ast
@@ -13,7 +14,7 @@ import sys
 
 import pytest
 
-from conftest import HERE, find_runtime
+from conftest import HERE, amount, find_runtime
 
 FILES = sorted((HERE / "core").glob("test_*.py"))
 
@@ -47,6 +48,8 @@ def _start(place, file, names, folder):
     name, fs = PLACES[place]
     runtime = find_runtime(name)
     runtime.env.update(POSTCACHE_TEST_FS=fs, POSTCACHE_TEST_DIR=str(folder))
+    if name != "micropython":
+        runtime.env["POSTCACHE_SAMPLE"] = amount("1", nightly="")
     # The heap holds the file system in RAM.
     heap = ("-X", "heapsize=16M") if name.startswith("micropython") else ()
     return runtime.watch(*heap, HERE / "runner.py", HERE / "core" / file, *names)

@@ -439,7 +439,7 @@ def test_s9_opening_reads_the_cursor_and_the_newest_records_only(setup):
     assert 0 < small[1] <= most and 0 < large[1] <= most
 
 
-@pytest.mark.parametrize("setup", SETUPS)
+@pytest.mark.parametrize("setup", amount(list(SETUPS), sample=["posix-slots"]))
 def test_a_second_cut_during_recovery_breaks_no_promise(setup):
     # Where a cut leaves the most, on posix with slots, every torn length is for `make torture`.
     findings = sweep_twice(setup, few=setup == "posix-slots")
