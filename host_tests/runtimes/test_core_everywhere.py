@@ -32,6 +32,8 @@ PLACES = {
     "python3.13t": ("python3.13t", "posix"),
     "python3.14": ("python3.14", "posix"),
 }
+if not amount(False, nightly=True):
+    PLACES.pop("wheel_fat")
 # On the Python that runs this, the core's tests run anyway.
 PLACES.pop("python%d.%d" % sys.version_info[:2], None)
 

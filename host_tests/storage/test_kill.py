@@ -78,7 +78,8 @@ def begin(runtime):
 
 
 def kills(default):
-    return int(os.environ.get("POSTCACHE_KILLS") or conftest.amount(default, 10 * default, 20))
+    usual = conftest.amount(default, nightly=10 * default, sample=len(WEATHER))
+    return int(os.environ.get("POSTCACHE_KILLS") or usual)
 
 
 def set_weather(server, name):
