@@ -335,7 +335,7 @@ def self_test(package, text):
         flash = used()
         cache = POSTCache(None, folder)
         print(".")
-        log = cache.log
+        log = cache.storage
         writes = log.writes
         start = time.ticks_ms()
         cache.add_request({"self_test": text})

@@ -425,8 +425,8 @@ def test_a_full_disk_is_told_to_the_caller_and_the_next_add_works_when_there_is_
     path = folder()
     cache = make(path, http)
     cache.add_request(1)
-    real = cache.log.fs.open
-    cache.log.journal._file.close()
+    real = cache.storage.fs.open
+    cache.storage.journal._file.close()
 
     class Full:
         def write(self, data):
@@ -438,11 +438,11 @@ def test_a_full_disk_is_told_to_the_caller_and_the_next_add_works_when_there_is_
         def close(self):
             pass
 
-    cache.log.journal._file = Full()
-    cache.log.fs.open = lambda name, mode: Full() if mode != "rb" else real(name, mode)
+    cache.storage.journal._file = Full()
+    cache.storage.fs.open = lambda name, mode: Full() if mode != "rb" else real(name, mode)
     for _ in range(3):
         assert raises(OSError, cache.add_request, 2).errno == 28
-    cache.log.fs.open = real
+    cache.storage.fs.open = real
     assert cache.add_request(3) == 2
     assert http.lines() == [1, 3]
     cache.close()

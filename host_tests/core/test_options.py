@@ -169,7 +169,7 @@ def test_what_is_held_is_not_lost_when_the_log_is_full():
 
 def test_a_real_error_of_the_disk_is_raised_whatever_the_policy():
     cache, _clock = make(on_full="drop_newest")
-    log = cache.log
+    log = cache.storage
 
     def broken(*args):
         raise OSError(28)
@@ -481,7 +481,7 @@ def test_recovered_is_told_by_a_delivery_and_by_nothing_else():
 def test_a_drop_that_arrived_all_the_same_hides_no_later_one():
     events = []
     cache, _clock = make(on_event=lambda kind, detail: events.append(detail))
-    log = cache.log
+    log = cache.storage
     log.dropped = 50
     cache.add_request(1)
     log.dropped = 20

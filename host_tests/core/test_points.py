@@ -122,7 +122,7 @@ def test_a_point_is_the_line_that_the_grammar_has_for_it():
     influx = make(http, path)
     for n, (point, _) in enumerate(LINES):
         assert influx.write(*point, epoch=n) == n + 1
-    cut_off(influx.log)  # what is on flash makes the same lines
+    cut_off(influx.storage)  # what is on flash makes the same lines
     influx = make(http, path)
     assert influx.flush() and len(http.posts) == 1
     dated = ["%s %d" % (line, n * 10**9) for n, (_, line) in enumerate(LINES)]
@@ -147,7 +147,7 @@ def test_what_is_stored_is_json_that_the_tools_for_logs_can_read():
     influx = make(Http())
     influx.write("m", {"f": 'a"\n'}, {"t": "x"}, 5)
     influx.write("m", {"f": 1.0})
-    records = [json.loads(payload) for _, payload in influx.log.read(None)]
+    records = [json.loads(payload) for _, payload in influx.storage.read(None)]
     assert records == [
         {"epoch_ms": 5000, "line": 'm,t=x f="a\\"\n"'},
         {"epoch_ms": START * 1000, "line": "m f=1.0"},
@@ -161,7 +161,7 @@ def test_what_influxdb_would_refuse_is_a_value_error_and_nothing_is_written():
         raises(ValueError, influx.write, *point)
     for point in WRONG:
         raises((TypeError, ValueError), influx.write, *point)
-    assert len(influx) == 0 and influx.log.stored == 0
+    assert len(influx) == 0 and influx.storage.stored == 0
     influx.close()
 
 
@@ -254,7 +254,7 @@ def test_points_that_never_get_a_date_are_sent_each_alone():
     influx = make(path=path, date=None)
     for n in (1, 2, 3):
         influx.write("m", {"f": n})
-    cut_off(influx.log)  # and nobody will ever know when that was
+    cut_off(influx.storage)  # and nobody will ever know when that was
     influx = make(http, path)
     for n in (4, 5):
         influx.write("m", {"f": n})

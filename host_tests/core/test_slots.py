@@ -618,10 +618,10 @@ def test_held_records_are_stored_together_and_by_flush_and_close():
             slot_size=slot_size,
         )
         assert [cache.add_request(n) for n in range(1, 7)] == [1, 2, 3, 4, 5, 6]
-        assert cache.log.stored == 4
+        assert cache.storage.stored == 4
         assert len(cache) == cache.stats["waiting"] and cache.stats["added"] == 6
         assert cache.add_many([7, 8]) == 8  # durable with all that came before
-        assert cache.log.stored == 8
+        assert cache.storage.stored == 8
         assert cache.add_request(9) == 9
         assert cache.flush() and len(cache) == 0
         cache.add_request(10)
@@ -635,8 +635,8 @@ def test_held_records_stay_held_when_they_cannot_be_stored():
     path = folder()
     cache = POSTCache(None, path, flush_every=3, slot_size=128)
     assert [cache.add_request(n) for n in (1, 2)] == [1, 2]
-    fs = cache.log.journal._fs
-    cache.log.journal._fs = Failing(fs, "put", times=3)
+    fs = cache.storage.journal._fs
+    cache.storage.journal._fs = Failing(fs, "put", times=3)
     raises(OSError, cache.add_request, 99)  # this one is not stored, and not held
     raises(OSError, cache.flush)
     raises(OSError, cache.close)
@@ -651,14 +651,14 @@ def test_held_records_stay_held_when_they_cannot_be_stored():
 def test_held_records_are_stored_before_they_outgrow_a_segment():
     path = folder()
     cache = POSTCache(None, path, flush_every=10**6, max_bytes=32768, slot_size=0)
-    most = cache.log.max_record
+    most = cache.storage.max_record
     text = "x" * (most // 3)
     for n in range(1, 11):
         assert cache.add_request(text) == n
     assert len(cache.buffered) < 4
     cache.close()
     for name in segments(path):
-        assert len(get(path, name)) <= cache.log.limit
+        assert len(get(path, name)) <= cache.storage.limit
     log = open_log(path, 0)
     assert numbers(log) == list(range(1, 11))
     log.close()
@@ -735,9 +735,9 @@ def test_add_many_is_durable_whatever_flush_every_says():
     path = folder()
     cache = POSTCache(None, path, flush_every=100, slot_size=128)
     assert cache.add_request(1) == 1
-    assert cache.log.stored == 0
+    assert cache.storage.stored == 0
     assert cache.add_many([2, 3]) == 3
-    assert cache.log.stored == 3
+    assert cache.storage.stored == 3
     cache.close()
 
 

@@ -752,8 +752,8 @@ class World:
         What is acknowledged is durable unless a write failed; beyond what was told it is about
         damage that nobody waits for, and that is known to this life only.
         """
-        if cache.log.errors == 0:
-            acked = min(cache.log.acked, max(self.told.values(), default=0))
+        if cache.storage.errors == 0:
+            acked = min(cache.storage.acked, max(self.told.values(), default=0))
             self.acked = max(self.acked, acked)
 
 
@@ -772,7 +772,7 @@ def look(world, cache, hold=must, lied=()):
     `lied`: keys of records whose sync only said that it was done.
     """
     told = world.told
-    log = cache.log
+    log = cache.storage
     cache.outbox._next = 1 << 60  # nothing is sent until flush() is called
     found = [(seq, key_of(json.loads(payload))) for seq, payload in log.read(None)]
     keys = [key for _, key in found]
@@ -812,7 +812,7 @@ def examine(world, hold=must, again=True, **kwargs):
         cache.close()
         if again:
             cache = world.open(None)
-            rest = list(cache.log.read(None))
+            rest = list(cache.storage.read(None))
             hold("S4", rest == [], rest)
             cache.close()
     except AssertionError:
@@ -826,7 +826,7 @@ def examine(world, hold=must, again=True, **kwargs):
     hold("S2", delivered <= set(world.tried), records)
     hold("S7", not delivered & world.dead, records)
     # All that was there arrives; the two records more may have made a full log drop a segment.
-    dropped = max(cache.log.dropped, world.dropped)
+    dropped = max(cache.storage.dropped, world.dropped)
     hold("D1", missing == lost or len(missing) <= dropped, missing, lost)
     hold("D2", len(delivered) == len(records), records)  # once
     hold("D3", all(a < b for a, b in zip(records, records[1:])), records)  # in order

@@ -485,7 +485,7 @@ class Device:
 
     def _again(self, key):
         """A batch of which nobody knows whether it was stored is tried again under its key."""
-        log = self.cache.log
+        log = self.cache.storage
         # Records that were dropped in between and a cursor that could not be written excuse it.
         state = (log.dropped, self.errors + log.errors + log.damaged)
         if self.unsettled:
@@ -629,7 +629,7 @@ class Device:
             return False
         outbox = self.cache.outbox
         outbox.most, outbox.buffer = power.batch_sizes(self.kind)
-        log = self.cache.log
+        log = self.cache.storage
         self.world.say(
             self, "starts: %s, %d waiting, %d dropped", log.stream, len(log), log.dropped
         )
@@ -655,7 +655,7 @@ class Device:
         cache, self.cache = self.cache, None
         if not cache:
             return
-        log = cache.log
+        log = cache.storage
         for key in self.keys[::-1]:  # what flush_every has held was in RAM
             if self.told.get(key, 0) <= log.stored:
                 if self.told.get(key):
@@ -799,7 +799,7 @@ class Device:
             idle = cache.idle_ms()
             self.now += max(idle or 0, 10)
             self._call("poll", TIMEOUT, cache.poll)
-            if not len(cache.log):
+            if not len(cache.storage):
                 break
 
     def _add(self, n):
@@ -821,7 +821,7 @@ class Device:
             self.stamps[world.keys] = (self.boot, self.ticks_ms(), self.unix())
         self.keys += keys
         begin = self.now
-        dropped = cache.log.dropped
+        dropped = cache.storage.dropped
         try:
             if n == 1:
                 last = cache.add_request(bodies[0])
@@ -842,12 +842,12 @@ class Device:
         world.counts["adds"] += n
         world.say(self, "add %s: up to number %s", keys, last)
         if not last:
-            must("what is dropped is counted", cache.log.dropped >= dropped + n)
+            must("what is dropped is counted", cache.storage.dropped >= dropped + n)
             self.lost_newest += n
             self.dead.update(keys)
             world.counts["newest dropped"] += n
             return
-        if cache.log.stored >= last:  # else it is held in RAM, and nothing was written
+        if cache.storage.stored >= last:  # else it is held in RAM, and nothing was written
             self.dead.update(self.refused)
             self.refused = []
         for key, number in zip(keys, range(last - n + 1, last + 1)):
@@ -865,7 +865,7 @@ class Device:
     def _requeue(self):
         before = self._call("rejected", 0, self.cache.rejected)
         # But for those that wait, too, because the power was cut before they were passed over.
-        acked = self.cache.log.acked
+        acked = self.cache.storage.acked
         ours = [reject for reject in before or () if reject["number"] <= acked]
         if before:
             self.requeued.update(reject["record"]["k"] for reject in ours)
@@ -895,7 +895,7 @@ class Device:
             self._forced("flush", None, cache.flush)
         posts = self.posts
         while len(cache):
-            if cache.buffered and not len(cache.log):
+            if cache.buffered and not len(cache.storage):
                 # The log was full: what is in RAM is stored by the next add or flush.
                 self._forced("flush", None, cache.flush)
             self.now += max(10, cache.idle_ms() or 0)
@@ -910,13 +910,13 @@ class Device:
         self._forced("close", TIMEOUT, cache.close)
         taken = max(self.told.values(), default=0)
         # Acknowledged in RAM only, perhaps; and of an add that raised the record may be there.
-        maybe = cache.log.errors or self.refused
+        maybe = cache.storage.errors or self.refused
         for _ in range(2):
             self._end(True)
             must("opens again", self._start())
             cache = self.cache
-            self.stored = cache.log.stored
-            self.dropped = cache.log.dropped
+            self.stored = cache.storage.stored
+            self.dropped = cache.storage.dropped
             must("numbers stay", self.stored >= taken, self.stored, taken)
             posts = self.posts
             self._forced("flush", None, cache.flush)

@@ -329,8 +329,8 @@ class Live:
         self.see(cache)
 
     def see(self, cache):
-        if not cache.log.errors:
-            self.note(ACKED, cache.log.acked)
+        if not cache.storage.errors:
+            self.note(ACKED, cache.storage.acked)
         if cache.outbox:
             cache.outbox._next = 0  # no waiting in a model
 
@@ -389,7 +389,7 @@ def drop(live):
     """A full log drops its oldest segments."""
     cache = live.open(max_bytes=4096)
     number = 0
-    while number < 60 or cache.log.dropped < 20:
+    while number < 60 or cache.storage.dropped < 20:
         live.add(cache, sized(number, 90))
         number += 1
     cache.close()
@@ -459,7 +459,7 @@ def check(world, journal="", slot=0, dropping=False, again=True):
     told = world.told
     server = Server(world)
     cache = POSTCache(URL, DIR, http=server, clock=Clock(), **options)  # S5: opening succeeds
-    log = cache.log
+    log = cache.storage
     found = set()
     last = world.acked  # S4: what was acknowledged does not come back
     before = -1
@@ -864,7 +864,7 @@ def full(system, mode, journal, options):
     cache = live.open(URL, max_bytes=most, upload_limit=5)
     live.server.answers = [200] * 3 + ["down"] * 10**4
     number = 0
-    while number < 40 or (mode == "drop" and not cache.log.dropped):
+    while number < 40 or (mode == "drop" and not cache.storage.dropped):
         live.add(cache, sized(number, 90))
         number += 1
     assert fill() > 4096
@@ -879,7 +879,7 @@ def full(system, mode, journal, options):
     assert cache.flush() and not len(cache), "not drained: %r" % cache.stats
     delivered = set(world.records)
     lost = [value for value in world.told if value not in delivered]
-    assert len(lost) == cache.log.dropped, "S7: lost %r" % lost
+    assert len(lost) == cache.storage.dropped, "S7: lost %r" % lost
     cache.close()
     unmount()
     device.mount()
@@ -895,9 +895,9 @@ def full(system, mode, journal, options):
     unmount()
     device.mount()
     # Many small files, in a block each, may be more than the log's share of a small disk.
-    check(world, dropping=mode == "drop" or cache.log.dropped > 0)
+    check(world, dropping=mode == "drop" or cache.storage.dropped > 0)
     unmount()
-    return {"faults": refused, "adds": number - filled, "dropped": cache.log.dropped}
+    return {"faults": refused, "adds": number - filled, "dropped": cache.storage.dropped}
 
 
 # --- What opening reads ---

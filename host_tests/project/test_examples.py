@@ -113,9 +113,9 @@ def test_read_log_agrees_about_every_number_of_records_in_slots(slot_size, folde
     for n in range(1, 101):
         cache.add_request({"n": n, "text": "x" * 40})
         if n in (45, 46, 80):
-            cache.log.ack(1, n - 3, 0)
+            cache.storage.ack(1, n - 3, 0)
         found = waiting(folder)
-        assert found == list(cache.log.read(None))
+        assert found == list(cache.storage.read(None))
         segments.update(folder.glob("*.log"))
         if n % 7 == 0:
             assert found == delivered_by_library(folder)

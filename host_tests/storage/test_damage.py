@@ -44,7 +44,7 @@ def boot(world, contents):
     after = world.copy(contents)
     cache = after.open(upload_limit=2, max_bytes=4096)
     missing = look(after, cache, lambda promise, holds, *facts: None)
-    there = {key_of(json.loads(payload)): seq for seq, payload in cache.log.read(None)}
+    there = {key_of(json.loads(payload)): seq for seq, payload in cache.storage.read(None)}
     assert list(there.values()) == sorted(there.values())
     for key, seq in there.items():
         assert world.told.get(key) == seq  # nothing invented, nothing under another number
@@ -240,7 +240,7 @@ def test_s5_strangers_files_stop_nothing_and_are_left_alone(strangers, slot_size
             else:
                 pytest.fail("no record can be added any more")
     with POSTCache(None, tmp_path, slot_size=slot_size) as cache:
-        assert [int(payload) for _, payload in cache.log.read(None)] == values
+        assert [int(payload) for _, payload in cache.storage.read(None)] == values
     after = _tree(tmp_path)
     ours = (b"+0", b"+1", b"+2", b"+3", b".log", b"cursor-a", b"cursor-b")
     for path, size in before.items():
@@ -264,7 +264,7 @@ def test_s5_a_folder_where_a_cursor_should_be_costs_acks_but_no_record(name, slo
         (tmp_path / name).rmdir()
         cache = POSTCache(None, tmp_path, slot_size=slot_size)
     assert cache.add_request(2) == 2
-    assert [int(payload) for _, payload in cache.log.read(None)] == [1, 2]
+    assert [int(payload) for _, payload in cache.storage.read(None)] == [1, 2]
     cache.close()
 
 

@@ -271,7 +271,7 @@ def _every_fault(program, setup, error, when, lasting, layer):
             cache.close()
             return
         # A cursor that could not be read or written is one step behind.
-        world.dropped = past.dropped + cache.log.dropped
+        world.dropped = past.dropped + cache.storage.dropped
         world.acked = 0  # an ack that failed costs a duplicate
         yield world, plan, cache
         n += 1
@@ -301,7 +301,7 @@ def _check(world, plan, cache):
     plan.repair()
     world.add(cache, 5000)
     world.acked = 0
-    world.dropped = max(world.dropped, cache.log.dropped)
+    world.dropped = max(world.dropped, cache.storage.dropped)
     ends = 2
     for contents in world.disk.after_cut(few=True):
         examine(world.copy(contents), again=False, **options)

@@ -34,7 +34,7 @@ def test_s11_a_log_of_an_older_version_opens_with_all_that_is_in_it(name, slot_s
     path = golden(name)
     http = Http()
     cache = POSTCache("http://s/", path, http=http, slot_size=slot_size)
-    log = cache.log
+    log = cache.storage
     assert log.stream == stream
     assert log.acked == acked
     assert log.sending == sending

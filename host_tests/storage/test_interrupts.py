@@ -161,4 +161,4 @@ def test_what_is_added_while_close_sends_is_stored(tmp_path):
     go_on.set()
     closing.join()
     with POSTCache(None, tmp_path) as cache:
-        assert 2 in [seq for seq, _ in cache.log.read(None)]
+        assert 2 in [seq for seq, _ in cache.storage.read(None)]

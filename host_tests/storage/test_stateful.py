@@ -76,11 +76,11 @@ class LogMachine(RuleBasedStateMachine):
     @rule(many=st.booleans())
     def add_what_is_too_long(self, many):
         self._count()
-        stored = self.cache.log.stored
+        stored = self.cache.storage.stored
         body = "x" * self.world.block
         with pytest.raises(ValueError, match="over"):
             self.cache.add_many([1, body]) if many else self.cache.add_request(body)
-        assert self.cache.log.stored == stored
+        assert self.cache.storage.stored == stored
 
     @rule(n=st.integers(min_value=1, max_value=3))
     def deliver(self, n):
@@ -97,7 +97,7 @@ class LogMachine(RuleBasedStateMachine):
         self._count()
         # Twice: a batch in flight that was dropped in the meantime fails once.
         assert self._deliver([]) or self._deliver([])
-        assert list(self.cache.log.read(None)) == []
+        assert list(self.cache.storage.read(None)) == []
 
     @rule(slot_size=SLOT_SIZES)
     def reboot(self, slot_size):
@@ -126,7 +126,7 @@ class LogMachine(RuleBasedStateMachine):
         except Cut:
             pass
         ways = list(itertools.islice(world.disk.after_cut(), 500))
-        dropped = max(world.dropped, self.cache.log.dropped if self.faulty else 0)
+        dropped = max(world.dropped, self.cache.storage.dropped if self.faulty else 0)
         self.world = world.copy(ways[way % len(ways)])
         self.world.dropped = dropped
         self.world.slot_size = slot_size
@@ -156,7 +156,7 @@ class LogMachine(RuleBasedStateMachine):
         self._deliver([200])
         plan.repair()
         world.acked = 0
-        world.dropped = max(world.dropped, self.cache.log.dropped)
+        world.dropped = max(world.dropped, self.cache.storage.dropped)
         world.add(self.cache, *self._values([0]))  # what is repaired works
 
     def teardown(self):

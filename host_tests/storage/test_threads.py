@@ -592,7 +592,7 @@ def test_a_slot_that_the_disk_takes_a_part_of_is_not_stored(tmp_path, monkeypatc
 
 def test_after_close_a_late_thread_cannot_write(tmp_path):
     cache = POSTCache(None, tmp_path / "log")
-    log = cache.log
+    log = cache.storage
     cache.close()
     with pytest.raises(OSError, match="closed"):
         log.append([b"1"])

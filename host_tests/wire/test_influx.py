@@ -21,7 +21,7 @@ from conftest import HERE
 from postcache.assemble import assemble
 from postcache.influx import Influx
 from postcache.options import Options
-from postcache.send.gzipped import available
+from postcache.ports.gzipped import available
 
 PROGRAM = HERE / "programs" / "influx.py"
 BOTH = pytest.mark.parametrize("version", [2, 3])
@@ -365,7 +365,7 @@ def test_a_point_is_refused_or_arrives_as_it_was_given(store, measurement, field
         number = store.write(measurement, fields, tags, START)
     except ValueError:
         return
-    ((_, payload),) = [row for row in store.log.read(None) if row[0] == number]
+    ((_, payload),) = [row for row in store.storage.read(None) if row[0] == number]
     point, _ = parse_line(store.frame.render(payload).decode())
     tags = {key: value for key, value in tags.items() if value}
     assert point == (measurement, tags, fields, START * 10**9)

@@ -55,7 +55,7 @@ def assemble(
         uplink.http = http or ports.Http(frame.url, *(choice.transport if choice else ()))
     uplink.fs = fs = cache_path if hasattr(cache_path, "files") else ports.Directory(cache_path)
     try:
-        uplink.log = log = Log(fs, max_bytes, choice and choice.slot_size)
+        uplink.storage = log = Log(fs, max_bytes, choice and choice.slot_size)
         resume(log)
         uplink.commit = uplink.hold = (ports.Group(log) if ports.Group else log).append
         if uplink.http:

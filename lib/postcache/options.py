@@ -61,7 +61,7 @@ class Options:
 
     def apply(self, uplink):
         """Give an `uplink.Uplink` and its parts what they have to know."""
-        log = uplink.log
+        log = uplink.storage
         outbox = uplink.outbox
         log.on_full = self._on_full
         if self._flush_every > 1:

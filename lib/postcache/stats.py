@@ -3,7 +3,7 @@
 
 def collect(uplink):
     """Return `Uplink.stats`: see there for what each number means."""
-    log = uplink.log
+    log = uplink.storage
     outbox = uplink.outbox
     in_ram = len(uplink.buffered or ())
     if not uplink.ages:  # from now on

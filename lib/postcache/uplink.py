@@ -20,15 +20,17 @@ class Uplink:
 
     Args:
         frame: an `envelope.Frame`.
-        cache_path: str, or a `ports.Directory` of your own: anything with its methods and sizes.
+        cache_path: str, or a `ports.Directory` of your own, for this instance alone: anything with
+            its methods, sizes and `path`. It is closed with the instance, also when that fails.
         settings: arguments that all faces have, by name; see `client.POSTCache`.
 
-    Attributes: `frame`, `fs`, `log`, `outbox` (None without a URL), `http`, `clock`, `timeout`,
-    the parts; `closed`; `buffered`, a `log.buffered.Buffered` or None; `sending`, a lock, held
-    during an exchange; `immediate`, True to send inside add(); `loops`, the number of tasks in
-    run(); `watchers`, callables, called after each add; `encode`, `frame.encode` or what stands
-    for it; `commit` and `hold`, callables that store a list of payloads and return the number of
-    the last, the second of them perhaps later; `ages`, a `log.ages.Ages` or None.
+    Attributes: `frame`, `fs`, `storage` (a `log.Log`), `outbox` (None without a URL), `http`,
+    `clock`, `timeout`, the parts; `closed`; `buffered`, a `log.buffered.Buffered` or None;
+    `sending`, a lock, held during an exchange; `immediate`, True to send inside add(); `loops`, the
+    number of tasks in run(); `watchers`, callables, called after each add; `encode`, `frame.encode`
+    or what stands for it; `commit` and `hold`, callables that store a list of payloads and return
+    the number of the last, the second of them perhaps later; `ages`, a `log.ages.Ages` or None. A
+    face must not use these names for anything else.
     """
 
     outbox = http = worker = buffered = ages = None
@@ -53,7 +55,7 @@ class Uplink:
         if self.closed:
             raise ValueError("closed")
         payloads = [self.encode(record, kwargs) for record in records]
-        log = self.log
+        log = self.storage
         if not 0 < log.size_of(payloads) <= log.max_record + OVERHEAD:
             raise ValueError("none, or over %d bytes" % log.max_record)
         seq = failure = None
@@ -92,7 +94,7 @@ class Uplink:
         except OSError:
             if not self.outbox:
                 raise
-        self._drain(timeout, self.log.stored)  # may make room for what is buffered
+        self._drain(timeout, self.storage.stored)  # may make room for what is buffered
         self._store()
         return not len(self)
 
@@ -135,7 +137,7 @@ class Uplink:
         end = clock.ticks_ms() + int(timeout * 1000)
         outbox = self.outbox
         if outbox and not outbox.error and not self.loops:
-            self._drain(timeout / 2, self.log.stored)
+            self._drain(timeout / 2, self.storage.stored)
         self.closed = True
         try:
             self._store()  # added while the others were on their way
@@ -146,7 +148,7 @@ class Uplink:
             self.worker.stop(end - clock.ticks_ms())
         if hasattr(self.http, "close"):
             self.http.close()
-        self.log.close()
+        self.storage.close()
 
     def rejected(self):
         """
@@ -157,7 +159,7 @@ class Uplink:
         """
         from .send.dead_letters import listed
 
-        return listed(self.log)
+        return listed(self.storage)
 
     def requeue_rejected(self):
         """
@@ -179,7 +181,7 @@ class Uplink:
 
     def __len__(self):
         """Records waiting. Damage that has not been read yet counts as if it were whole."""
-        return len(self.log) + len(self.buffered or ())
+        return len(self.storage) + len(self.buffered or ())
 
     def __bool__(self):
         """An empty cache is a cache: `if cache:` asks whether there is one."""
@@ -208,7 +210,7 @@ class Uplink:
         """Return the milliseconds until poll() may have something to do; None for never."""
         if self.closed or not self.fs.path:
             return None
-        if not self.outbox or self.worker or not len(self.log):
+        if not self.outbox or self.worker or not len(self.storage):
             return 1000
         return self.outbox.wait_ms()
 
@@ -237,7 +239,7 @@ class Uplink:
         thread sends, which will find this record too; and one batch more only while half of the
         time is left, so that no exchange gets too little of it.
         """
-        log = self.log
+        log = self.storage
         outbox = self.outbox
         clock = self.clock
         end = clock.ticks_ms() + int((timeout or 0) * 1000)

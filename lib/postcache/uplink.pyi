@@ -94,7 +94,7 @@ class _Reject(TypedDict):
 class Uplink:
     frame: Frame
     fs: _Directory
-    log: Log
+    storage: Log
     outbox: Outbox | None
     http: _Http | None
     clock: _Clock

@@ -288,7 +288,7 @@ def requeue(uplink):
     if not uplink.sending.acquire(True, uplink.timeout):
         raise OSError(16, "sending")
     buffered = uplink.buffered
-    log = uplink.log
+    log = uplink.storage
     try:
 
         def call():
