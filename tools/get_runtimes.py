@@ -666,7 +666,7 @@ def _own_apt(runtime, types, source, place):
 
 def _write_launcher(runtime, built):
     root = os.path.join(built, "root")
-    expected = _LOADERS[_architecture()]
+    expected = _LOADERS[str(_architecture())]
     loader = None
     libraries = set()
     for folder, _, names in os.walk(root):
