@@ -83,12 +83,17 @@ class SlotJournal(AppendJournal):
                 piece = b"\0\n"  # counted by whoever reads it
             if self._age != age:
                 raise OSError(116)  # ESTALE: this slot may have been used again already
-            yield piece
-            if data is not None and not self._fs.slot_size:
-                # Only littlefs writes all of a file or nothing. Elsewhere line after line, or a
-                # cut could leave a later one and not an earlier one, and opening would take the
-                # slot of that one for written out.
+            if data is None or self._fs.slot_size:
+                yield piece
+                continue
+            # Only littlefs writes all of a file or nothing. Elsewhere line after line, or a cut
+            # could leave a later one and not an earlier one, and opening would take the slot of
+            # that one for written out.
+            while piece:
+                at = piece.find(b"\n") + 1 or len(piece)
+                yield piece[:at]
                 self._file.flush()
+                piece = piece[at:]
         if data:
             yield data
 
