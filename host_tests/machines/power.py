@@ -14,7 +14,7 @@ promises and no more:
               of it; until then the old content is there (ports/micropython)
 
 Whatever is not durable yet is, after a cut, kept or lost or garbage, each on its own, and on posix
-and fat any first part of a write may be there.
+and fat any first part of a write, and any of its sectors, may be there.
 """
 
 import contextlib
@@ -32,6 +32,7 @@ from postcache import POSTCache
 PORTS = pathlib.Path(__file__).parents[2] / "lib" / "postcache" / "ports"
 ROOT = "/disk"
 FOLDER = -1  # what a name means when it is no file's number
+SECTOR = 32  # bytes that a cut keeps or loses together: so few that a line lies in two
 KINDS = ("posix", "fat", "littlefs")
 
 
@@ -62,6 +63,29 @@ def _torn(size, few):
             lengths.update(range(64, size, 64), range(4, size, 511))
         return sorted(n for n in lengths if 0 < n < size)
     return range(1, size)
+
+
+def _sectors(change, few):
+    """
+    Yield parts of a write, (offset, bytes) as `change` is, as lists: sectors that came through.
+
+    Any of them if they are few; else, or with `few`, all but one, and each one alone.
+    """
+    offset, piece = change
+    starts = [offset, *range(offset // SECTOR * SECTOR + SECTOR, offset + len(piece), SECTOR)]
+    parts = [
+        (start, piece[start - offset : end - offset])
+        for start, end in zip(starts, starts[1:] + [offset + len(piece)])
+    ]
+    if few or len(parts) > 4:
+        if len(parts) > 40 or not piece.strip(b"\0"):
+            parts = parts[:2] + parts[-2:]
+        for i in range(len(parts)):
+            yield parts[:i] + parts[i + 1 :]
+            yield [parts[i]]
+        return
+    for mask in itertools.product((True, False), repeat=len(parts)):
+        yield list(itertools.compress(parts, mask))
 
 
 class Disk:
@@ -203,12 +227,13 @@ class Disk:
                 self.durable_names[entry[0]] = entry[1]
         self.pending_names = tuple(rest)
 
-    def after_cut(self, few=False):
+    def after_cut(self, few=False, sectors=True):
         """
         Yield what a power cut at this moment may leave: each a dict as contents() returns it.
 
         Each change of a name is kept or lost; each change of a file kept, lost or garbage, and
-        every first part of it may be there: with `few`, and of long writes, only some of them.
+        every first part of it may be there, and with `sectors` any of its sectors: with `few`, and
+        of long writes, only some of them.
         """
         choices = (True, False)
         if len(self.pending_names) > 4:  # only when syncs lie: each alone, and each up to there
@@ -232,13 +257,14 @@ class Disk:
                 elif not _folder(name) or names.get(_folder(name)) == FOLDER:
                     state[name], pending, _ = self.files[number]
                     if pending:
-                        dirty.append((name, self._ways(number, few or len(mask) > 4)))
+                        ways = self._ways(number, few or len(mask) > 4, sectors)
+                        dirty.append((name, ways))
             if len(dirty) > 2:  # only when syncs lie
                 dirty = [(name, [ways[0], ways[-1]]) for name, ways in dirty[:6]]
             for combination in itertools.product(*[ways for _, ways in dirty]):
                 yield {**state, **dict(zip([name for name, _ in dirty], combination))}
 
-    def _ways(self, number, few):
+    def _ways(self, number, few, sectors):
         """Return what may be in a file that has changes which are not durable."""
         durable, pending, content = self.files[number]
         if pending[0] == "whole":
@@ -259,6 +285,9 @@ class Disk:
                 offset, piece = change
                 for n in _torn(len(piece), few or len(pending) > 3):
                     ways[_apply(data, (offset, piece[:n]))] = None
+                if sectors:
+                    for parts in _sectors(change, few or len(pending) > 3):
+                        ways[functools.reduce(_apply, parts, data)] = None
             data = _apply(data, change)
             ways[data] = None
         return list(ways)
@@ -470,19 +499,24 @@ class _Handle:
         self._new = number is None
         self._number = number = disk.create(name) if self._new else number
         content = disk.content(number)
-        self._content = content if mode == "ab" else b""
+        self._content = b"" if mode == "wb" else content
+        self._at = len(self._content) if mode == "ab" else 0
         self._dirty = self._new or self._content != content
         if disk.kind == "fat" and self._dirty and content:
             disk.change(number, 0, name)
 
     def write(self, data):
         self._disk.call("write")
-        data = bytes(data)
+        change = self._at, bytes(data)
         if self._disk.kind == "fat":
-            self._disk.change(self._number, (len(self._content), data), self._name)
-        self._content += data
+            self._disk.change(self._number, change, self._name)
+        self._content = _apply(self._content, change)
+        self._at += len(data)
         self._dirty = True
         return len(data)
+
+    def seek(self, offset):
+        self._at = offset
 
     def flush(self):
         self._disk.call("flush")
@@ -658,12 +692,13 @@ def key_of(value):
 
 class World:
     """
-    A disk, a server, and what the program was told; `slot_size` as in POSTCache, and `slots`, how
-    many there are.
+    A disk, a server, and what the program was told; `slot_size` as in POSTCache, `slots`, how
+    many there are, and `step`, bytes of zeros that a segment is filled ahead by (on posix).
     """
 
-    def __init__(self, kind="posix", slot_size=0, slots=40):
+    def __init__(self, kind="posix", slot_size=0, step=64, slots=40):
         self.slots = slots
+        self.step = step
         self.disk = Disk(kind)
         self.server = Server()
         self.slot_size = slot_size
@@ -677,7 +712,7 @@ class World:
 
     def copy(self, contents=None):
         """A world of the same past, on a disk of its own: with `contents`, as a cut left it."""
-        twin = World(self.disk.kind, self.slot_size, self.slots)
+        twin = World(self.disk.kind, self.slot_size, self.step, self.slots)
         twin.disk = self.disk.copy() if contents is None else Disk(self.disk.kind, contents)
         twin.server = self.server.copy()
         twin.tried = list(self.tried)
@@ -721,6 +756,7 @@ class World:
     def open(self, url="http://server/", **kwargs):
         fs = directory(self.disk)(ROOT)
         fs.slots = self.slots
+        fs.step = self.step
         kwargs.setdefault("max_bytes", 65536)
         kwargs.setdefault("slot_size", self.slot_size)
         cache = POSTCache(

@@ -66,7 +66,8 @@ class Device:
         self.photograph()
         self.disk.on_change = None
         for done, disk in self.photos:
-            for contents in disk.after_cut(few):
+            # A group with a hole in it is put back anew: rather twice than never.
+            for contents in disk.after_cut(few, sectors=False):
                 key = done, frozenset(contents.items())
                 if key not in self._seen:
                     self._seen.add(key)
