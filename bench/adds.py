@@ -1,10 +1,14 @@
 """
 Part "adds": durable adds per second, store only.
 
-All store the same records and make their JSON themselves, but for the bare loop, which writes one
+All store the same records and make their JSON themselves, but for the bare loops, which write one
 line that was made before. Each contestant keeps its files open from the first round to the last,
 as a logger does, and runs for the same time in each round: on a slow card a fixed count takes for
 ever.
+
+Where the kernel counts what is written to the block device of the files, a row has the bytes for
+each record. That includes the file system's own journal, and what other programs write at the
+time: let the machine do nothing else.
 """
 
 import fcntl
@@ -15,37 +19,67 @@ import sqlite3
 import threading
 import time
 
-from measure import Contest, payload, record
+from measure import Contest, Device, payload, record, verdict
 
 PART = "adds"
 _THREADS = 8
 
 
-class _Bare:
-    """write + fdatasync on one descriptor: what the file system allows one thread to do."""
+def _sync(fd):
+    if hasattr(fcntl, "F_FULLFSYNC"):  # macOS, where the library asks for this one
+        fcntl.fcntl(fd, fcntl.F_FULLFSYNC)
+    else:
+        os.fdatasync(fd)
+
+
+class _BareAppend:
+    """write + fdatasync on one descriptor, a file that grows."""
 
     def __init__(self, path):
         from postcache.log.line import encode
 
         self._line = encode(100000, payload(100000))
-        self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+        self._fd = os.open(path, os.O_WRONLY | os.O_CREAT, 0o666)
 
     def add(self, i):
         os.write(self._fd, self._line)
-        if hasattr(fcntl, "F_FULLFSYNC"):  # macOS, where the library asks for this one
-            fcntl.fcntl(self._fd, fcntl.F_FULLFSYNC)
-        else:
-            os.fdatasync(self._fd)
+        _sync(self._fd)
 
     def close(self):
         os.close(self._fd)
 
 
-class _Ours:
-    def __init__(self, path):
-        from postcache import POSTCache
+class _BareOverwrite(_BareAppend):
+    """
+    The same over zeros that were written and synced before, round and round: what the file system
+    allows one thread to do.
+    """
 
-        self._cache = POSTCache(None, path)
+    _SIZE = 256 * 1024  # of a segment
+
+    def __init__(self, path):
+        super().__init__(path)
+        os.write(self._fd, bytes(self._SIZE))
+        os.fsync(self._fd)
+        self._at = 0
+
+    def add(self, i):
+        if self._at + len(self._line) > self._SIZE:
+            self._at = 0
+        os.pwrite(self._fd, self._line, self._at)
+        self._at += len(self._line)
+        _sync(self._fd)
+
+
+class _Ours:
+    def __init__(self, path, step=None):
+        from postcache import POSTCache
+        from postcache.ports import Directory
+
+        files = Directory(path)
+        if step is not None:
+            files.step = step
+        self._cache = POSTCache(None, files)
         self.add = self._add
 
     def _add(self, i):
@@ -53,6 +87,13 @@ class _Ours:
 
     def close(self):
         self._cache.close()
+
+
+class _OursGrowing(_Ours):
+    """With segments that are not filled with zeros ahead."""
+
+    def __init__(self, path):
+        super().__init__(path, 0)
 
 
 class _OldSqlite:
@@ -134,20 +175,27 @@ def _pragmas(connection):
     )
 
 
-def _one(contestant, seconds):
-    """Return a function that runs a round in this thread and returns adds per second."""
+def _one(contestant, seconds, device):
+    """
+    Return a function that runs a round in this thread and returns adds per second, and bytes
+    written for each, where `device`, a measure.Device, counts them.
+    """
     add = contestant.add
     clock = time.perf_counter
 
     def turn():
         count = 0
+        before = device.written()
         start = now = clock()
         end = start + seconds
         while now < end:
             add(count)
             count += 1
             now = clock()
-        return count / (now - start)
+        if before is None:
+            return count / (now - start)
+        os.sync()  # what the file system still owes for this round
+        return count / (now - start), {"written": (device.written() - before) / count}
 
     return turn
 
@@ -205,6 +253,7 @@ def run(folder, quick):
     """Measure; return the Contest."""
     seconds, rounds = (0.3, 7) if quick else (0.6, 25)
     contest = Contest("adds", "adds/s")
+    device = Device(folder)
     opened = []
 
     def enter(name, maker, file, what, threads=1, module=None):
@@ -218,16 +267,25 @@ def run(folder, quick):
         if threads > 1:
             turn = _many(contestant, seconds, threads)
         else:
-            turn = _one(contestant, seconds)
+            turn = _one(contestant, seconds, device)
         contest.add(name, turn, what)
 
-    bare = "bare write + fdatasync, 1 thread"
+    bare = "bare overwrite + fdatasync, 1 thread"
+    append = "bare append + fdatasync, 1 thread"
     one = "postcache add_request, 1 thread"
+    growing = "postcache, segments that grow, 1 thread"
     many = "postcache add_request, %d threads" % _THREADS
     old = "SQLite as postcache 0.2.0, 1 thread"
     try:
-        enter(bare, _Bare, "bare.log", "one line made before, appended to one file; " + _SYNCED)
+        enter(
+            bare,
+            _BareOverwrite,
+            "over.log",
+            "one line made before, over zeros that were synced before; " + _SYNCED,
+        )
         enter(one, _Ours, "one", "JSON, checksum, write, fdatasync; " + _SYNCED)
+        enter(growing, _OursGrowing, "growing", "the same, no zeros (step = 0); " + _SYNCED)
+        enter(append, _BareAppend, "bare.log", "one line made before, appended; " + _SYNCED)
         enter(many, _Ours, "many", "the same, threads share one fdatasync; " + _SYNCED, _THREADS)
         enter(old, _OldSqlite, "old.db", "JSON, INSERT, COMMIT; " + _SYNCED)
         enter(
@@ -256,9 +314,18 @@ def run(folder, quick):
     finally:
         for contestant in opened:
             contestant.close()
-    contest.compare("postcache 1 thread / bare loop", one, bare, 0.8)
+    contest.compare("postcache 1 thread / bare overwrite", one, bare, 0.9)
+    contest.compare("postcache 1 thread / bare append", one, append)
+    contest.compare("postcache 1 thread / segments that grow", one, growing)
     contest.compare("postcache 1 thread / SQLite as 0.2.0", one, old, 3)
-    contest.compare("postcache 8 threads / bare loop of ONE thread", many, bare, 2)
-    for name in list(contest.rows)[4:]:
-        contest.compare("postcache 1 thread / %s" % name.split(",")[0], one, name)
+    contest.compare("postcache 8 threads / bare overwrite of ONE thread", many, bare)
+    contest.compare("postcache 8 threads / bare append of ONE thread", many, append, 2)
+    for name in list(contest.rows)[6:]:
+        contest.compare("postcache 1 thread / %s" % name.split(",")[0], one, name, 1)
+    text = "bytes written to the device a record / of segments that grow"
+    if device.why_not:
+        contest.notes.append("%s: not known: %s" % (text, device.why_not))
+    else:
+        ratio = contest.rows[one]["written"] / contest.rows[growing]["written"]
+        contest.ratios.append(verdict("adds", text, ratio, "<=", 0.6))
     return contest

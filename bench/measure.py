@@ -68,6 +68,7 @@ class Contest:
         self.unit = unit
         self.rows = {}
         self.ratios = []
+        self.notes = []  # sentences to be printed below the ratios
         self._functions = {}
 
     def add(self, name, function, what):
@@ -139,9 +140,40 @@ class Contest:
                 )
                 if "cpu_us" in row:
                     text += " %6.2f us CPU each" % row["cpu_us"]
+                if "written" in row:
+                    text += " %6s B written each" % number(row["written"])
                 print(text)
             print(textwrap.fill(row["what"], 95, initial_indent="    ", subsequent_indent="    "))
         show_ratios(self.ratios)
+        for note in self.notes:
+            print("  -> " + note)
+
+
+class Device:
+    """
+    The block device that the files in a folder lie on, and the kernel's count of what is written.
+
+    Args:
+        folder: str.
+
+    Attribute: `why_not`, str, why there is no such count; "" if there is one.
+    """
+
+    def __init__(self, folder):
+        number = os.stat(folder).st_dev
+        self._path = "/sys/dev/block/%d:%d/stat" % (os.major(number), os.minor(number))
+        self.why_not = ""
+        try:
+            self.written()
+        except (OSError, IndexError, ValueError) as e:
+            self.why_not = "no block device's counter for these files (%s)" % e
+
+    def written(self):
+        """Return the bytes written so far, by whomever; None if nobody counts them."""
+        if self.why_not:
+            return None
+        with open(self._path) as f:
+            return int(f.read().split()[6]) * 512  # sectors of 512 bytes, whatever the disk's are
 
 
 def verdict(part, text, value, sign, budget):
