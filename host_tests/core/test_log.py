@@ -703,6 +703,82 @@ def test_what_a_killed_process_left_is_synced_before_it_is_looked_at():
     log.close()
 
 
+def test_zeros_that_a_killed_host_left_behind_the_last_line_are_no_damage():
+    """A host fills its newest segment with zeros ahead, and any runtime may go on with it."""
+    for zeros in (1, 29, 600, 3000, 40000):
+        path = folder()
+        filled(path, 3)
+        name = segments(path)[0]
+        data = get(path, name)
+        put(path, name, data + bytes(zeros))
+        for i in (4, 5):
+            log = open_log(path)
+            assert log.damaged == 0
+            assert log.stored == i - 1
+            assert log.append([b"%d" % i]) == i
+            assert numbers(log) == list(range(1, i + 1))
+            assert log.damaged == 0
+            log.close()
+        assert get(path, name)[: len(data)] == data
+        # Nobody needs memory for the zeros: they are gone, or lines instead of them.
+        for name in segments(path):
+            for line in get(path, name).split(b"\n"):
+                assert len(line) < 512
+                assert b"\0" not in line
+
+
+def test_behind_a_torn_line_zeros_are_no_more_damage():
+    path = folder()
+    filled(path, 3)
+    name = segments(path)[0]
+    data = get(path, name)
+    put(path, name, data + b"12345678 4 {" + bytes(3000))
+    log = open_log(path)
+    assert log.damaged == 1
+    assert log.stored == 4  # the torn one's number may be somebody's
+    assert log.append([b"5"]) == 5
+    assert numbers(log) == [1, 2, 3, 5]
+    assert len(segments(path)) == 2
+    assert b"\0" not in get(path, name)
+    log.close()
+
+
+def test_a_segment_of_nothing_but_zeros_is_an_empty_one():
+    path = folder()
+    filled(path, 3)
+    put(path, "0000000004.log", bytes(5000))
+    log = open_log(path)
+    assert log.damaged == 0
+    assert log.append([b"4"]) == 4
+    assert numbers(log) == [1, 2, 3, 4]
+    assert get(path, "0000000004.log")[:13] == encode(4, b"4")
+    log.close()
+    log = open_log(path)
+    assert numbers(log) == [1, 2, 3, 4]
+    assert log.damaged == 0
+    log.close()
+
+
+def test_zeros_on_a_card_that_cannot_be_written_are_not_read():
+    path = folder()
+    filled(path, 3)
+    name = segments(path)[0]
+    put(path, name, get(path, name) + bytes(3000))
+    fs = Directory(path)
+    real = fs.open
+
+    def read_only(name, mode):
+        if mode != "rb" and name[-4:] == ".log":
+            raise OSError(30, "read-only")
+        return real(name, mode)
+
+    fs.open = read_only
+    log = Log(fs, None, 0)
+    assert numbers(log) == [1, 2, 3]
+    assert log.damaged == 0
+    log.close()
+
+
 def test_half_a_line_of_a_failed_write_is_no_damage():
     path = folder()
     log = open_log(path)

@@ -510,8 +510,9 @@ def test_nothing_waits_behind_the_last_record_when_that_is_damaged():
     name = path + "/0000000001.log"
     with open(name, "rb") as f:
         data = f.read()
+    at = data.rindex(b"\n") - 4  # zeros may follow
     with open(name, "wb") as f:
-        f.write(data[:-5] + b"x" + data[-4:])
+        f.write(data[:at] + b"x" + data[at + 1 :])
     outbox.batch = None  # the next one was formed while the first was sent
     for _ in range(3):
         outbox.send(10)

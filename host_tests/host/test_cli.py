@@ -346,6 +346,44 @@ def test_half_a_line_at_the_end_is_damage_only_when_it_stays(folder):
     assert status(folder)["damaged"] == 1
 
 
+def test_zeros_behind_the_last_line_are_its_end(folder):
+    with POSTCache(None, folder) as cache:
+        for n in range(1, 10):
+            cache.add_request(n)
+            state = status(folder)
+            assert state["waiting"] == n
+            assert state["damaged"] == 0
+            assert state["bytes"] == cache.stats["bytes"]
+            assert exported(folder)[-1][2] == n
+        assert (folder / "0000000001.log").read_bytes()[-1:] == b"\0"
+
+
+@pytest.mark.parametrize("kept", [slice(0, 9), slice(5, None), slice(0, 0)])
+def test_a_line_that_is_being_written_over_zeros_is_looked_at_again(kept, folder):
+    """Another process may see any part of a write: the first one, or the last one, or none."""
+    with POSTCache(None, folder) as cache:
+        cache.add_many([1, 2, 3])
+    segment = folder / "0000000001.log"
+    whole = segment.read_bytes()
+    at = whole.rindex(b"\n", 0, -1) + 1
+    part = bytearray(len(whole) - at)
+    part[kept] = whole[at:][kept]
+    records = reader.Records(reader.Files(folder))
+    segment.write_bytes(whole[:at] + part + bytes(100))
+    assert [number for number, _ in records.more()] == [1, 2]
+    assert records.damaged == 0
+    segment.write_bytes(whole + bytes(100))
+    assert [number for number, _ in records.more()] == [3]
+    assert records.damaged == 0
+    # It stays as it is: damage, but for zeros alone.
+    segment.write_bytes(whole + part + bytes(100))
+    for damaged in (0, 1, 1) if part.strip(b"\0") else (0, 0, 0):
+        assert list(records.more()) == []
+        assert records.damaged == damaged
+    segment.write_bytes(whole + part + encode(4, b"4") + bytes(100))
+    assert [number for number, _ in records.more()] == ([4] if part[-1:] == b"\n" else [])
+
+
 def test_slots_that_are_being_written_out_are_read_in_the_segment(folder, monkeypatch):
     with POSTCache(None, folder, slot_size=128) as cache:
         for n in range(1, 6):

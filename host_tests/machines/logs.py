@@ -27,6 +27,7 @@ LOGS = {
     "v1-dropped": ("5566778899aabbcc", 60, _readings(61, 160), 0, 161),
     "v1-delivered": ("0123456789abcdef", 30, [], 0, 31),
     "v1-refused": ("cafebabe00c0ffee", 0, _readings(1, 6), 0, 7),
+    "v1-preallocated": ("0f1e2d3c4b5a6978", 2, _readings(3, 7), 0, 8),
     "v1-slots": (
         "5107510751075107",
         3,

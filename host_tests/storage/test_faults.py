@@ -149,6 +149,10 @@ class FaultyDirectory:
             return value
         return lambda *args: self._plan.call(value, *args)
 
+    def __setattr__(self, name, value):
+        target = self if name in ("_fs", "_plan") else self._fs
+        object.__setattr__(target, name, value)
+
     def open(self, name, mode):
         plan = self._plan
         if mode == "wb":

@@ -300,8 +300,10 @@ class Records:
         """
         Yield (number, payload) of what is there, and was not yielded before.
 
-        In a log in use the end of the newest file may be half a line that is being written: it
-        counts as damaged when the next call of this finds it unchanged.
+        In a log in use the end of the newest file may be half a line that is being written, or a
+        second half whose first one is still to come: it counts as damaged when the next call of
+        this finds it unchanged. Zeros at the end of a file are no damage: they are what lines will
+        overwrite.
         """
         files = self._files
         for _ in range(_ROUNDS):
@@ -327,12 +329,13 @@ class Records:
             yield from self.more()
 
     def _at_end(self):
-        """Whether the newest segment has not grown since it was read."""
+        """Whether the newest segment has no more lines than when it was read."""
         if not self._segment:
             return True
         try:
-            path = os.path.join(self._files.path, name_of(self._segment))
-            return os.stat(path).st_size <= self._offset + (self._rest or (0, 0))[0]
+            with self._files.open(name_of(self._segment)) as f:
+                f.seek(self._offset + (self._rest or (0, 0))[0])
+                return not f.read(_MOST).strip(b"\0")
         except OSError:
             return True  # there is none to grow
 
@@ -347,12 +350,19 @@ class Records:
             with self._files.open(name_of(first)) as f:
                 f.seek(self._offset)
                 for size, line in _lines(f):
-                    if line[-1:] != b"\n":
-                        rest = size, crc32(line)
-                        if not upper:
+                    whole = line[-1:] == b"\n"
+                    if not whole:
+                        line = line.rstrip(b"\0")
+                        if not line:
                             break
-                    self._offset += size
                     record = decode(line)
+                    if not upper and not record and (not whole or b"\0" in line):
+                        # Met in the middle of being written, unless it stays as it is.
+                        rest = len(line), crc32(line)
+                        if not whole or rest != self._rest:
+                            break
+                        rest = None
+                    self._offset += size
                     if not record:
                         self._bad += 1
                     elif self.last < record[0] and (not upper or record[0] < upper):

@@ -11,7 +11,7 @@ import os
 from binascii import hexlify
 
 from .journal import AppendJournal, name_of
-from .line import SHORTEST, decode
+from .line import OVERHEAD, SHORTEST, decode, encode
 from .pair import Pair
 
 # A folder in its place, or metadata that littlefs cannot read: as good as damaged.
@@ -76,8 +76,15 @@ class Recovered:
                 for file in self._opened:
                     _close(file)
                 file = None
-            end = fs.size(name)
-            last, passed = _find_last(fs, firsts[-1], end)
+            size = fs.size(name)
+            last, passed, end = _find_last(fs, firsts[-1], size)
+            if file and end < size:
+                try:
+                    file, end = self._finish(file, name, end, size, last, passed)
+                except OSError:
+                    for file in self._opened:
+                        _close(file)
+                    file = None
             if passed:
                 self.damaged += 1
                 # Left alone, else gone on with: many short lives (deep sleep) are not many files.
@@ -86,6 +93,8 @@ class Recovered:
                     file = None
         if slot_size is None:
             slot_size = fs.slot_size
+        if not slot_size:
+            fs.fill_to = self.limit
         slots = slot_size
         try:
             fs.size("+0")
@@ -115,6 +124,34 @@ class Recovered:
         self.stored = max(last + passed, self.acked, self.sending)
         if new and firsts:
             self.acked = firsts[0] - 1
+
+    def _finish(self, file, name, end, size, last, passed):
+        """
+        Make lines of the zeros that the newest segment, `file`, ends with, from `end` to `size`.
+
+        A host that was killed has left them, on a port that knows nothing of zeros: the next line
+        would come behind them, and who reads them would need memory for all of them at once. The
+        lines are short, and have the number of the `last` one, so every reader passes over them.
+
+        Returns the file, open for appending, and its size.
+        """
+        _close(file)
+        if not end:
+            file = self._fs.open(name, "wb")
+            self._opened.append(file)
+            return file, 0
+        file = self._fs.open(name, "r+b")
+        self._opened.append(file)
+        file.seek(end)
+        line = b"\n"  # of the line that is torn
+        while end < size:
+            if not passed:
+                line = encode(last, b" " * max(1, min(size - end, 512) - OVERHEAD))
+            passed = 0
+            file.write(line)
+            end += len(line)
+        file.flush()
+        return file, end
 
     def _read_slots(self, done, slot_name, not_there):
         """
@@ -211,21 +248,31 @@ def _close(file):
         pass  # nothing was written to it
 
 
-def _find_last(fs, first, size):
-    """Return the number of the last good line, and how many numbers may be damaged after it."""
-    for window in (2048, 2 * fs.segment):
-        start = max(0, size - window)
-        with fs.open(name_of(first), "rb") as f:
-            f.seek(start)
-            data = f.read(size - start)
-        end = len(data)
+def _find_last(fs, first, end):
+    """
+    Return the number of the last good line in the first `end` bytes of segment `first`, how many
+    numbers may be damaged after it, and where the zeros begin that it may end with.
+    """
+    with fs.open(name_of(first), "rb") as f:
+        window = 2048
         while end:
-            at = data.rfind(b"\n", 0, end - 1) + 1
-            if start and not at:
-                break  # began before the window
-            record = decode(data[at:end])
-            if record and record[0] >= first:
-                rest = len(data) - end
-                return record[0], rest and rest // SHORTEST + 1
-            end = at
-    return first - 1, size and size // SHORTEST + 1
+            start = max(0, end - window)
+            f.seek(start)
+            data = f.read(end - start)
+            to = len(data.rstrip(b"\0"))
+            if to < len(data):
+                end = start + to  # what is before the zeros is looked at as if they were not there
+                continue
+            while to:
+                at = data.rfind(b"\n", 0, to - 1) + 1
+                if start and not at:
+                    break  # began before the window
+                record = decode(data[at:to])
+                if record and record[0] >= first:
+                    rest = len(data) - to
+                    return record[0], rest and rest // SHORTEST + 1, end
+                to = at
+            if not start or window > 2048:
+                break
+            window = 2 * fs.segment
+    return first - 1, end and end // SHORTEST + 1, end

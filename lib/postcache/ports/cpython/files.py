@@ -1,14 +1,20 @@
 """
 Files on a POSIX system, durable when a call returns.
 
-fsync(2) for the bytes, and an fsync of the directory for a new name.
+fsync(2) for the bytes, and an fsync of the directory for a new name. The newest segment is filled
+with zeros ahead of its lines. Zeros at the end of a segment belong to no line, and only this
+module knows of them: what a segment's size is, and what can be read of it, ends before them.
 """
 
+import errno
 import fcntl
+import io
 import os
 import weakref
 
 CHUNK = 65536
+_BLOCK = 4096  # bytes of the first zeros; a longer write than that gains nothing by zeros
+_NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 
 _open_directories = weakref.WeakSet()
 
@@ -31,6 +37,36 @@ def _sync(fd):
         os.fdatasync(fd)
 
 
+def _write(fd, data, offset):
+    """Write all of `data` at `offset`; None: at the end of a file that was opened to append."""
+    while True:
+        n = os.write(fd, data) if offset is None else os.pwrite(fd, data, offset)
+        if n == len(data):
+            return
+        data = data[n:]  # a disk that is almost full takes a part, and reports with the rest
+        if offset is not None:
+            offset += n
+
+
+def _is_segment(name):
+    return name[:-4].isdigit()
+
+
+def _end_of(f):
+    """Return the size of a file that is open for reading, without the zeros at its end."""
+    end = f.seek(0, 2)
+    window = 1  # most segments end with a line
+    while end:
+        start = max(0, end - window)
+        f.seek(start)
+        data = f.read(end - start).rstrip(b"\0")
+        if data:
+            return start + len(data)
+        end = start
+        window = _BLOCK
+    return 0
+
+
 class _File:
     """A handle for appending. Unbuffered: what write() returned from is in the kernel's hands."""
 
@@ -38,10 +74,7 @@ class _File:
         self._fd = fd
 
     def write(self, data):
-        n = os.write(self._fd, data)
-        while n < len(data):  # a disk that is almost full takes a part, and reports with the rest
-            data = data[n:]
-            n = os.write(self._fd, data)
+        _write(self._fd, data, None)
 
     def flush(self):
         _sync(self._fd)
@@ -52,6 +85,86 @@ class _File:
             os.close(fd)
 
     __del__ = close
+
+
+class _Segment(_File):
+    """
+    A handle for appending to a segment, which is filled with zeros ahead of its lines.
+
+    A line that makes its file longer costs a journalling file system a commit of its own journal.
+    A line that overwrites zeros, once these are durable, costs the blocks it lies in.
+
+        lines              zeros
+        -------------------00000000000
+                           end       _size    <= directory.fill_to
+
+    Args:
+        fd: int, open for writing.
+        directory: the Directory.
+        name: str.
+
+    Attributes to read: `name`; `end`, int, bytes up to where the lines end.
+    """
+
+    def __init__(self, fd, directory, name):
+        super().__init__(fd)
+        self._directory = directory
+        self.name = name
+        self.end = self._size = 0
+        self._step = 0  # bytes of the next zeros: a program that adds one record needs none
+        self._fills = True
+
+    def find_end(self, path):
+        """Go on where the lines end in what is there."""
+        with open(path, "rb") as f:
+            self.end = _end_of(f)
+            self._size = f.seek(0, 2)
+
+    def write(self, data):
+        end = self.end + len(data)
+        if end > self._size:
+            if self._fills and len(data) <= _BLOCK:
+                self._fill(end)
+            self._size = max(self._size, end)
+        _write(self._fd, data, self.end)
+        self.end = end
+
+    def _fill(self, end):
+        """Make room for a line up to `end` by a step of zeros, if there may be that many."""
+        directory = self._directory
+        step = self._step
+        self._step = min(2 * step or _BLOCK, directory.step)
+        start = self._size
+        size = min(start + step, directory.fill_to)
+        if size < end:
+            return
+        try:
+            if directory.free() < directory.reserve + step:
+                raise OSError(errno.ENOSPC, "no space for zeros")
+            self._size = size
+            _write(self._fd, bytes(size - start), start)
+            # On their own: a file system that tells only now that it is full, as a network's may,
+            # tells it here, and not to a record that would still have fitted.
+            _sync(self._fd)
+        except OSError as e:
+            if e.errno not in _NO_SPACE:
+                raise
+            self._fills = False
+            os.ftruncate(self._fd, self.end)
+            self._size = self.end
+
+    def close(self):
+        """Cut off the zeros that are left, and what a failed write left, durably."""
+        try:
+            # After a fork, or when the log is closed, these may be lines of the owner's by now.
+            if self._size > self.end and self._fd >= 0 and self._directory.is_owner():
+                os.ftruncate(self._fd, self.end)
+                self._size = self.end
+                _sync(self._fd)
+        finally:
+            super().close()
+
+    # __del__ cuts nothing: a log that is forgotten looks like one that was killed.
 
 
 class Directory:
@@ -70,9 +183,12 @@ class Directory:
     max_bytes = 1 << 30  # default cap of what a log may take
     slot_size = 0  # no slots unless somebody asks for them: a disk has no littlefs
     slots = 40  # slots of a slot journal
+    step = 16384  # bytes of zeros that a segment is filled ahead by, at most; 0: by none
+    fill_to = 0  # bytes up to which a segment may be filled; a log sets it
 
     def __init__(self, path):
         self._lock = None
+        self._newest = None  # a weak reference to the segment that was opened for appending
         self._named = set()  # small files whose names are durable
         if not path or path == ":memory:":
             raise ValueError("cache_path: a directory on a disk")
@@ -134,6 +250,10 @@ class Directory:
         if not self.path:
             raise OSError(16, "this log was opened before a fork; open one in each process")
 
+    def is_owner(self):
+        """Return True until close(); False in a forked child."""
+        return self._lock is not None
+
     def close(self):
         """Let others open it."""
         lock, self._lock = self._lock, None
@@ -146,14 +266,21 @@ class Directory:
         """Return (name, bytes) of each file here, but for those that cannot be ours."""
         with os.scandir(self.path) as entries:
             return [
-                (entry.name, self.size(entry.name))
+                (entry.name, entry.stat().st_size)
                 for entry in entries
                 if len(entry.name) < 24 and entry.name.isascii() and entry.is_file()
             ]
 
     def size(self, name):
-        """Return the size of file `name` in bytes."""
-        return os.stat(self._name(name)).st_size
+        """Return the size of file `name` in bytes; of a segment, without zeros at its end."""
+        path = self._name(name)
+        if not _is_segment(name):
+            return os.stat(path).st_size
+        newest = self._newest and self._newest()
+        if newest and newest.name == name:
+            return newest.end
+        with open(path, "rb") as f:
+            return _end_of(f)
 
     def open(self, name, mode):
         """
@@ -162,16 +289,44 @@ class Directory:
         Args:
             mode: "rb" for a binary reader with seek, read, readline and close; "ab" or "wb" for a
                 handle with write(data), flush() and close(). flush() makes durable what was
-                written; the name of a new file is durable when open returns.
+                written; the name of a new file is durable when open returns. Only one segment at
+                a time is open for appending.
         """
         if mode == "rb":
-            return open(self._name(name), "rb", CHUNK)
-        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
+            return self._open_for_reading(name)
+        path = self._name(name)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC
         if mode == "wb":
             flags |= os.O_TRUNC
-        file = _File(os.open(self._name(name), flags, 0o666))
+        if _is_segment(name):
+            fd = os.open(path, flags, 0o666)
+            file = _Segment(fd, self, name)
+            if mode == "ab":
+                file.find_end(path)
+            self._newest = weakref.ref(file)
+        else:
+            file = _File(os.open(path, flags | os.O_APPEND, 0o666))
         self.sync_directory(self.path)
         return file
+
+    def _open_for_reading(self, name):
+        f = open(self._name(name), "rb", CHUNK)
+        newest = self._newest and self._newest()
+        # Whoever reads the newest one knows where it ends.
+        if not _is_segment(name) or (newest and newest.name == name):
+            return f
+        try:
+            end = _end_of(f)
+            whole = f.seek(0, 2) == end
+            f.seek(0)
+            if whole:
+                return f
+            data = f.read(end)  # one that could not be cut: a power cut, or an error
+        except BaseException:
+            f.close()
+            raise
+        f.close()
+        return io.BytesIO(data)
 
     def put(self, name, data):
         """
