@@ -2,7 +2,7 @@ from collections.abc import Callable, Mapping
 from os import PathLike
 from typing import Any, Literal
 
-from .uplink import Uplink, _Clock, _Directory, _Http, _Ports
+from .uplink import Uplink, _Clock, _Directory, _Http
 
 class Influx(Uplink):
     def __init__(

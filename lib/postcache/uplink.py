@@ -26,11 +26,11 @@ class Uplink:
 
     Attributes: `frame`, `fs`, `storage` (a `log.Log`), `outbox` (None without a URL), `http`,
     `clock`, `timeout`, the parts; `closed`; `buffered`, a `log.buffered.Buffered` or None;
-    `sending`, a lock, held during an exchange; `immediate`, True to send inside add(); `loops`, the
-    number of tasks in run(); `watchers`, callables, called after each add; `encode`, `frame.encode`
-    or what stands for it; `commit` and `hold`, callables that store a list of payloads and return
-    the number of the last, the second of them perhaps later; `ages`, a `log.ages.Ages` or None. A
-    face must not use these names for anything else.
+    `sending`, a lock, held during an exchange; `immediate`, True to send inside add(); `loops`,
+    the number of tasks in run(); `watchers`, callables, called after each add; `encode`,
+    `frame.encode` or what stands for it; `commit` and `hold`, callables that store a list of
+    payloads and return the number of the last, the second of them perhaps later; `ages`, a
+    `log.ages.Ages` or None. A face must not use these names for anything else.
     """
 
     outbox = http = worker = buffered = ages = None
