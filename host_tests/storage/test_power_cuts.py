@@ -441,7 +441,7 @@ def test_d4_a_retry_repeats_bytes_and_key_after_any_cut():
 @pytest.mark.parametrize("setup", SWEPT)
 def test_s9_opening_reads_the_cursor_and_the_newest_records_only(setup):
     def work(records):
-        world = World(*SETUPS[setup])
+        world = World(*ALL[setup])
         cache = world.open(None, max_bytes=1 << 17)
         # The same records at the end, whatever is before them.
         for value in (*range(1000, 1000 + records), *range(9000, 9050)):
