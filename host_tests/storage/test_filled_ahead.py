@@ -36,7 +36,7 @@ def add(cache, *numbers):
 
 
 def found(cache):
-    return [seq for seq, _ in cache.log.read(None)]
+    return [seq for seq, _ in cache.storage.read(None)]
 
 
 def killed(path):
@@ -131,7 +131,7 @@ def test_a_sealed_segment_has_none_and_no_segment_is_longer_than_a_full_one(log)
             *sealed, newest = sorted(path.glob("0*.log"))
             for segment in sealed:
                 assert segment.read_bytes()[-1:] == b"\n"
-            assert newest.stat().st_size <= cache.log.limit == 512
+            assert newest.stat().st_size <= cache.storage.limit == 512
             sizes = [file.stat().st_size for file in path.iterdir()]
             assert cache.stats["bytes"] == sum(sizes) <= 4096
         assert cache.stats["dropped"] > 0
@@ -176,7 +176,7 @@ go = os.pipe()
 pid = os.fork()
 if not pid:
     os.read(go[0], 1)
-    cache.log.journal.close()
+    cache.storage.journal.close()
     sys.exit(0)
 cache.add_request({"n": 3})
 os.write(go[1], b"1")
@@ -266,7 +266,7 @@ def test_zeros_are_not_written_to_a_disk_that_is_almost_full(log, monkeypatch):
     path, segment = log
     with POSTCache(None, path) as cache:
         add(cache, 1)
-        cache.log.fs.free = lambda: Directory.reserve + 100
+        cache.storage.fs.free = lambda: Directory.reserve + 100
         calls = Calls(monkeypatch)
         add(cache, 2, 3, 4)
         assert "zeros" not in calls.made
@@ -313,7 +313,7 @@ def test_half_a_line_of_a_failed_write_is_cut_off_with_the_zeros(log, monkeypatc
 def test_a_step_of_0_means_none(log):
     path, segment = log
     with POSTCache(None, path) as cache:
-        cache.log.fs.step = 0
+        cache.storage.fs.step = 0
         for n in range(1, 6):
             add(cache, n)
             assert segment.read_bytes() == lines(1, n)

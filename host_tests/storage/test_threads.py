@@ -168,7 +168,7 @@ def test_eight_threads_lose_nothing_and_share_no_number(server, tmp_path, interv
 
 def test_threads_that_add_at_the_same_time_share_one_sync(tmp_path, monkeypatch):
     cache = POSTCache(None, tmp_path)
-    cache.log.fs.step = 0  # a step of zeros has a sync of its own
+    cache.storage.fs.step = 0  # a step of zeros has a sync of its own
     queue = Queue(cache)
     syncs = Syncs(monkeypatch)
     threads = [Thread(cache.add_request, "first")]
@@ -281,7 +281,7 @@ def test_a_failed_commit_fails_for_all_who_shared_it_and_for_nobody_else(
 ):
     cache = POSTCache(None, tmp_path)
     if how != "sync of zeros":
-        cache.log.fs.step = 0
+        cache.storage.fs.step = 0
     queue = Queue(cache)
     syncs = Syncs(monkeypatch)
     write = files._Segment.write
