@@ -87,7 +87,8 @@ class Thread(threading.Thread):
 
 
 class Queue(collections.deque):
-    """Stands in for group commit's queue: wait(n) returns when n records have been queued."""
+    """Stands in for group commit's queue: wait(n) returns when n records have been queued; one
+    that finds nobody else is not."""
 
     def __init__(self, cache):
         super().__init__()
@@ -174,7 +175,7 @@ def test_threads_that_add_at_the_same_time_share_one_sync(tmp_path, monkeypatch)
     threads = [Thread(cache.add_request, "first")]
     syncs.wait()
     threads += [Thread(cache.add_request, "later") for _ in range(7)]
-    queue.wait(8)
+    queue.wait(7)
     syncs.go_on()
     assert sorted(thread.result() for thread in threads) == list(range(1, 9))
     assert syncs.count == 2, "one for the first, one for all the others"
@@ -190,7 +191,7 @@ def test_an_add_returns_only_after_its_own_sync(tmp_path, monkeypatch):
     first = Thread(cache.add_request, 1)
     syncs.wait()
     second = Thread(cache.add_request, 2)
-    queue.wait(2)
+    queue.wait(1)
     # Both records are in memory, one of them is written; none may be told stored.
     assert first.is_alive()
     assert second.is_alive()
@@ -267,7 +268,7 @@ def grouped_failure(cache, queue, syncs, n):
     first = Thread(cache.add_request, "first")
     syncs.wait()
     threads = [Thread(cache.add_request, ["failed", i]) for i in range(n)]
-    queue.wait(n + 1)
+    queue.wait(n)
     syncs.go_on()
     assert first.result() == 1
     for thread in threads:
@@ -535,7 +536,7 @@ def test_an_add_that_close_overtakes_is_refused_or_kept(tmp_path, monkeypatch):
     first = Thread(cache.add_request, 1)
     syncs.wait()
     second = Thread(cache.add_request, 2)
-    queue.wait(2)
+    queue.wait(1)
     closer = Thread(cache.close)
     syncs.go_on()
     closer.result()

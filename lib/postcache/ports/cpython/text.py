@@ -2,6 +2,8 @@
 
 import json
 
+_encode = json.JSONEncoder(allow_nan=False).encode  # json.dumps would make one for each call
+
 
 def _refuse(name):
     raise ValueError("%s is no JSON" % name)
@@ -20,7 +22,7 @@ def dumps(value, kwargs=None):
     """
     try:
         if not kwargs:
-            return json.dumps(value, allow_nan=False).encode()
+            return _encode(value).encode()
         kwargs["allow_nan"] = False
         text = json.dumps(value, **kwargs)
         json.loads(text, parse_constant=_refuse)

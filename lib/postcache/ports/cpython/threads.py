@@ -30,6 +30,13 @@ class Group:
 
     def append(self, payloads):
         """Store `payloads`; return the number of the last, or raise what its commit raised."""
+        if not (self._queue or self._appointed or self._leading.locked()):
+            # One thread alone needs no queue. If another one comes first, this one waits for it.
+            try:
+                with self._leading:
+                    return self._log.append(payloads)
+            finally:
+                self._pass_on()
         entry = _Entry(payloads)
         self._queue.append(entry)
         if self._leading.locked() or self._appointed:
@@ -40,14 +47,21 @@ class Group:
                 self._appointed = False
                 while entry.result is None:
                     self._commit()
-            # The next leader is one that came while this one led. Were it this one again, with its
-            # next record, it would lead a group of its own while the others wake up.
-            following = list(self._queue)[:1]
-            self._appointed = bool(following)
-            self._wake(following)
+            self._pass_on()
         if isinstance(entry.result, BaseException):
             raise entry.result
         return entry.result
+
+    def _pass_on(self):
+        """
+        Wake the next leader, one that came while this one led.
+
+        Were it this one again, with its next record, it would lead a group of its own while the
+        others wake up.
+        """
+        following = list(self._queue)[:1]
+        self._appointed = bool(following)
+        self._wake(following)
 
     def _commit(self):
         if not self._queue:
