@@ -327,7 +327,9 @@ def run(folder, quick):
     contest.compare("postcache 8 threads / bare overwrite of ONE thread", many, bare)
     contest.compare("postcache 8 threads / bare append of ONE thread", many, append, 2)
     for name in list(contest.rows)[6:]:
-        contest.compare("postcache 1 thread / %s" % name.split(",")[0], one, name, 1)
+        # litequeue does not sync: faster than that is nothing that does.
+        budget = None if name.startswith("litequeue") else 1
+        contest.compare("postcache 1 thread / %s" % name.split(",")[0], one, name, budget)
     text = "bytes written to the device a record / of segments that grow"
     if device.why_not:
         contest.notes.append("%s: not known: %s" % (text, device.why_not))
