@@ -10,6 +10,7 @@ SECONDS ?= 600
 BOARD ?= pico_w
 PORT ?= auto
 ARGS ?=
+MUTATIONS ?=
 FIRMWARE ?=
 
 PY = $(VENV)/bin/python
@@ -64,7 +65,7 @@ nightly: ## Run all there is: each Python over the whole suite, more seeds, all 
 	$(MAKE) mutate torture
 
 mutate: $(READY) ## Take away one sync, check or rule at a time: some test must fail for each
-	$(PY) tools/mutate.py
+	$(PY) tools/mutate.py $(MUTATIONS)
 
 torture: $(READY) ## Cut the power at random for SECONDS (default 600), on the model and the real stack
 	$(PY) tools/get_runtimes.py micropython
