@@ -33,7 +33,8 @@ PLACES = {
     "python3.14": ("python3.14", "posix"),
 }
 if not amount(False, nightly=True):
-    PLACES.pop("wheel_fat")
+    for name in ("wheel_posix", "wheel_fat"):
+        PLACES.pop(name)
 # On the Python that runs this, the core's tests run anyway.
 PLACES.pop("python%d.%d" % sys.version_info[:2], None)
 
