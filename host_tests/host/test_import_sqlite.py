@@ -622,8 +622,7 @@ class Trace:
         self._step("append", self._files.get(fd), bytes(data[:n]))
 
     def _pwrite(self, n, fd, data, offset):
-        assert offset == 0
-        self._step("write", self._files.get(fd), bytes(data[:n]))
+        self._step("write", self._files.get(fd), bytes(data[:n]), offset)
 
     def _ftruncate(self, _, fd, size):
         self._step("truncate", self._files.get(fd), size)
@@ -679,8 +678,9 @@ class Trace:
                 if kind == "truncate":
                     new = half = data[: rest[0]]
                 else:
-                    base = data if kind == "append" else b""
-                    tail = b"" if kind == "append" else data
+                    at_byte = len(data) if kind == "append" else rest[1]
+                    base = data[:at_byte].ljust(at_byte, b"\0")
+                    tail = data[at_byte:]
                     new = base + rest[0] + tail[len(rest[0]) :]
                     n = len(rest[0]) // 2
                     half = base + rest[0][:n] + tail[n:]

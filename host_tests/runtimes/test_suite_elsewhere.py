@@ -6,7 +6,7 @@ the runtime: files, processes, threads, sockets. pytest itself needs CPython: fo
 runs on this one, and the tests drive the other.
 
 * Each commit: the oldest CPython that is supported and the one of Raspberry Pi OS, with a sample
-  of the kills, cuts and seeds; and what the newer MicroPython stores and sends.
+  of the kills; and what the newer MicroPython stores and sends.
 * Nightly: every release of CPython, and all of storage/, wire/ and, for CPython, host/.
 """
 
@@ -26,10 +26,9 @@ HERE_ALREADY = "python%d.%d" % sys.version_info[:2]
 FILES = amount(
     {
         "kill": ["storage/test_kill.py"],
-        "cuts": ["storage/test_power_cuts.py", "storage/test_stateful.py"],
         "shared": ["storage/test_processes.py", "storage/test_threads.py"],
         "examples": ["project/test_examples.py", "storage/test_golden.py"],
-        "wire": ["wire/test_answers.py", "wire/test_old_bugs.py"],
+        "wire": ["wire/test_answers.py"],
     },
     nightly={
         "storage": ["storage"],

@@ -167,8 +167,8 @@ BUGS = [
     (
         "an undated record gets the time at which it is sent",
         "send/stamps.py",
-        "(uptime + offset) // 1000",
-        "(self._clock.ticks_ms() + offset) // 1000",
+        "(uptime + offset) // step",
+        "(self._clock.ticks_ms() + offset) // step",
     ),
     (
         "what was sent without a date gets one later",
