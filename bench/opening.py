@@ -64,6 +64,8 @@ class _Counting:
 
     def __getattr__(self, name):
         method = getattr(self._fs, name)
+        if not callable(method):  # a size
+            return method
 
         def call(*args):
             self.counts[name] += 1
