@@ -1,4 +1,4 @@
-"""The seam between formats and the rest: a Frame's groups, its lines, its verdicts."""
+"""The seam between formats and the rest: groups, lines, limits. See also test_envelope.py."""
 
 import json
 
@@ -171,48 +171,4 @@ def test_a_server_that_takes_a_part_each_time_is_not_taken_for_one_that_refuses_
     for _ in range(30):
         assert outbox.send(10) and not outbox.blocked and outbox.wait_ms() == 0
     assert len(log) == 0 and DeadLetters(log).total == 30 and outbox.sent == 0
-    log.close()
-
-
-def test_what_was_refused_is_durable_before_the_rest_counts_as_delivered():
-    # The power goes between the two: the batch comes again, and nothing is set aside twice.
-    path = folder()
-    http = Reader((207, {}, b"1"), (207, {}, b"1"))
-    log, outbox = make(path, http, "abc", kind=Partial)
-
-    def cut(*args):
-        raise KeyboardInterrupt
-
-    log.ack = cut
-    try:
-        outbox.send(10)
-        raise AssertionError("it was not cut")
-    except KeyboardInterrupt:
-        pass
-    cut_off(log)
-    log, outbox = make(path, http, kind=Partial)
-    assert [reject["number"] for reject in listed(log)] == [2]
-    assert len(log) == 3 and outbox.send(10)
-    assert len(log) == 0 and DeadLetters(log).total == 1
-    assert http.bodies() == [b"<a is 1\nb is 2\nc is 3>"] * 2
-    log.close()
-
-
-def test_what_cannot_be_set_aside_keeps_the_batch():
-    http = Reader((207, {}, b"1"), (207, {}, b"1"))
-    log, outbox = make(folder(), http, "abc", kind=Partial)
-    opened = log.fs.open
-
-    def full(name, mode):
-        if "rejected" in name:
-            raise OSError(28)
-        return opened(name, mode)
-
-    log.fs.open = full
-    assert not outbox.send(10)
-    assert len(log) == 3 and outbox.error == "OSError 28" and outbox.sent == 0
-    log.fs.open = opened
-    assert outbox.send(10)
-    assert len(log) == 0 and (outbox.sent, DeadLetters(log).total) == (2, 1)
-    assert http.bodies()[0] == http.bodies()[1]
     log.close()

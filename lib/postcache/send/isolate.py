@@ -80,7 +80,11 @@ class Search:
             refused: dict, position in the batch to what the server said of it, bytes.
         """
         letters = DeadLetters(outbox.log)
-        for i, (number, payload) in enumerate(outbox.records(batch)):
-            if i in refused:
-                letters.add(number, outbox.status, refused[i], payload)
-                outbox.rejected = number, outbox.status, refused[i]
+        records = outbox.records(batch)
+        try:
+            for i, (number, payload) in enumerate(records):
+                if i in refused:
+                    letters.add(number, outbox.status, refused[i], payload)
+                    outbox.rejected = number, outbox.status, refused[i]
+        finally:
+            records.close()  # the file it reads: MicroPython would keep it open until a collection
